@@ -1,0 +1,139 @@
+"""What is known about a model, as plain typed facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from edgeinfer.tensor import TensorSpec
+
+Format = Literal["tflite", "onnx"]
+Colour = Literal["rgb", "bgr", "gray"]
+Layout = Literal["nhwc", "nchw"]
+Fit = Literal["letterbox", "stretch"]
+BoxUnits = Literal["normalised", "pixels"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What the file says of itself beyond its tensors; every field may be empty.
+
+    mean, std: real = (pixel - mean) / std, pixel 0..255; one number, or one per channel.
+    extra: ONNX `metadata_props`, verbatim.
+    """
+
+    name: str | None = None
+    description: str | None = None
+    version: str | None = None
+    author: str | None = None
+    licence: str | None = None
+    colour: Colour | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    labels: tuple[str, ...] | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A weights file as read, before anything is decided about it.
+
+    ops: how often each operator occurs; a custom operator under its own name.
+    output_ops: for each output the operator that makes it, "" where it is not known.
+    custom_ops: the names of operators that the format itself does not define.
+    """
+
+    path: Path
+    format: Format
+    sha256: str
+    size_bytes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    ops: Mapping[str, int]
+    output_ops: tuple[str, ...]
+    custom_ops: frozenset[str]
+    metadata: Metadata
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """How a picture becomes the model's image input.
+
+    mean, std: real = (pixel - mean) / std with pixel 0..255; one number for all channels or one each.
+    raw_bytes: an 8-bit input that takes the pixel as stored number (int8: pixel - 128); mean and std do not apply.
+    pad: grey level 0..255 around a letterboxed picture.
+    """
+
+    index: int
+    width: int
+    height: int
+    channels: int
+    layout: Layout
+    colour: Colour
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    raw_bytes: bool
+    fit: Fit
+    pad: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """How raw outputs become results. Scores and IoU are 0..1.
+
+    score_min: what is below is left out. iou_max: of two boxes of a class that overlap more, the better stays.
+    output_is: for `classify`, what the output holds.
+    """
+
+    decoder: str
+    score_min: float
+    iou_max: float
+    max_results: int
+    box_units: BoxUnits
+    output_is: Literal["probabilities", "logits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What a person said on the command line or in a configuration; None where nothing was said."""
+
+    task: str | None = None
+    decoder: str | None = None
+    labels: Path | None = None
+    colour: Colour | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    fit: Fit | None = None
+    score_min: float | None = None
+    iou_max: float | None = None
+    max_results: int | None = None
+    box_units: BoxUnits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A model ready to be opened.
+
+    labels: by class id; empty where the model has none.
+    provenance: for each fact that could be read in several places, where it was read
+    (as in `{"colour": "TFLite metadata", "fit": "convention of yolox"}`).
+    """
+
+    name: str
+    version: str
+    file: ModelFile
+    task: str
+    image: ImageInput
+    decode: Decode
+    labels: tuple[str, ...]
+    provenance: Mapping[str, str]
+    folder: Path | None = None
+    licence: str | None = None
+    origin: str | None = None
+    measured: Mapping[str, object] = field(default_factory=dict)
+
+    def label(self, class_id: int) -> str:
+        """The name of a class; its number where there is no name."""
+        return self.labels[class_id] if 0 <= class_id < len(self.labels) else str(class_id)

@@ -1,0 +1,126 @@
+"""What came out of one frame: typed, and one JSON line when written.
+
+All coordinates are 0..1 of the source image, x to the right, y down, clipped to it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable
+
+import msgspec
+
+from edgeinfer.clock import ClockState
+
+SCHEMA = "edgeinfer.result/1"
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+class Detection(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One object: `box_xyxy` is x_min, y_min, x_max, y_max; `score` 0..1."""
+
+    label: str
+    class_id: int
+    score: float
+    box_xyxy: tuple[float, float, float, float]
+    track_id: int | None = None
+
+
+class Classification(msgspec.Struct, frozen=True):
+    """One class of the whole picture; `score` 0..1."""
+
+    label: str
+    class_id: int
+    score: float
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a task made of the raw tensors: the field of its kind is set, best score first; the others are None."""
+
+    detections: tuple[Detection, ...] | None = None
+    classes: tuple[Classification, ...] | None = None
+
+
+class SourceInfo(msgspec.Struct, frozen=True):
+    """Where the frame came from; width and height in pixels."""
+
+    uri: str
+    width: int
+    height: int
+
+
+class ModelInfo(msgspec.Struct, frozen=True):
+    """Which model answered; `sha256` is of the weights, in hexadecimal."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """Milliseconds. `wait`: captured until taken up; `age`: captured until this result was there."""
+
+    wait: float
+    preprocess: float
+    infer: float
+    decode: float
+    age: float
+
+
+class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The answer for one frame; see `schema` for the version of this form."""
+
+    schema: str = msgspec.field(default_factory=lambda: SCHEMA)
+    id: str
+    node: str
+    pipeline: str
+    seq: int
+    captured_at: str
+    clock: ClockState
+    monotonic_ns: int
+    position_s: float | None = None
+    source: SourceInfo
+    model: ModelInfo
+    device: str
+    task: str
+    detections: tuple[Detection, ...] | None = None
+    classes: tuple[Classification, ...] | None = None
+    timing_ms: Timing
+
+    def to_json(self) -> bytes:
+        """One line of UTF-8 JSON, without the line feed."""
+        return _ENCODER.encode(self)
+
+
+_ENCODER = msgspec.json.Encoder()
+
+
+class IdMaker:
+    """ULIDs (https://github.com/ulid/spec): 26 characters, unique, and sorted by the time they were made.
+
+    Within one millisecond, or when the wall clock goes back, the random part counts up, so that ids of one
+    maker always increase.
+    """
+
+    def __init__(self, unix_ns: Callable[[], int]) -> None:
+        self._unix_ns = unix_ns
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def __call__(self) -> str:
+        with self._lock:
+            fresh = (self._unix_ns() // 1_000_000 << 80) | secrets.randbits(79)
+            # Same millisecond or an earlier one: count up from the last id.
+            same_time = fresh >> 80 <= self._last >> 80
+            self._last = self._last + 1 if same_time else fresh
+            return _crockford(self._last)
+
+
+def _crockford(number: int) -> str:
+    characters = []
+    for _ in range(26):
+        number, digit = divmod(number, 32)
+        characters.append(_CROCKFORD[digit])
+    return "".join(reversed(characters))

@@ -1,0 +1,32 @@
+"""Raw tensors -> results: one file per decoder. A task never learns where its tensors were computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from edgeinfer.bundle import Bundle
+from edgeinfer.preprocess import Placement
+from edgeinfer.registry import Registry
+from edgeinfer.result import Outcome
+from edgeinfer.tensor import Array, TensorSpec
+
+
+class Task(Protocol):
+    """Decodes the outputs of one model; pure, and quick."""
+
+    def decode(self, raw: tuple[Array, ...], where: Placement) -> Outcome:
+        """Outputs as the runtime gave them, in the model's order and dtypes -> results in source coordinates."""
+        ...
+
+
+MakeTask = Callable[[Bundle, tuple[TensorSpec, ...]], Task]
+"""(bundle, output specs) -> a task; raises ModelError where the outputs do not fit the decoder."""
+
+TASKS: Registry[MakeTask] = Registry(
+    "task",
+    {
+        "classify": "edgeinfer.tasks.classify:Classify",
+        "detect": "edgeinfer.tasks.detect:make_detect",
+    },
+)
