@@ -40,7 +40,14 @@ class UsageError(EdgeInferError):
 
 
 class OutputError(UsageError):
-    """A place to write to that cannot be opened or no longer takes data."""
+    """A place to write to that cannot be opened or no longer takes data.
+
+    reader_is_gone: whoever read our stdout went away, which is the end of that output and no fault.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, reader_is_gone: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.reader_is_gone = reader_is_gone
 
 
 class ModelError(EdgeInferError):

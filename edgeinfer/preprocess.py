@@ -25,98 +25,112 @@ class Placement:
     height: float
 
     def to_source(self, boxes_xyxy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Boxes (n, 4) in 0..1 of the model's input -> 0..1 of the source image, clipped."""
+        """Boxes (n, 4) in 0..1 of the model's input -> 0..1 of the source image, clipped. A NaN stays one."""
         offset = np.array([self.x, self.y, self.x, self.y], dtype=np.float32)
         extent = np.array([self.width, self.height, self.width, self.height], dtype=np.float32)
         boxes: npt.NDArray[np.float32] = (boxes_xyxy - offset) / extent
-        return np.clip(boxes, np.float32(0.0), np.float32(1.0))
+        return np.clip(boxes, np.float32(0.0), np.float32(1.0), out=boxes)
 
 
 WHOLE = Placement(0.0, 0.0, 1.0, 1.0)
+
+# A look-up only copies bits: any dtype passes as the one of its size that OpenCV knows.
+_BITS: dict[int, type[np.generic]] = {1: np.uint8, 2: np.uint16, 4: np.int32, 8: np.float64}
 
 
 class Fitter:
     """Scales, pads, orders and quantises pictures for one image input.
 
-    Every pixel value goes through one table of 256 entries per channel, `quantize((pixel - mean) / std)`, so
-    that any input dtype costs one look-up. Where the table changes nothing, the resize writes straight into
-    the model's memory.
+    Three steps, none of which allocates: resize (and pad) as blue-green-red; put the colours into the model's
+    order and layout; turn each byte into the model's number. That number is `quantize((pixel - mean) / std)`,
+    a table of 256 entries per channel. A step that changes nothing is left out, and one-byte tensors are
+    worked on in the model's own memory.
     """
 
     def __init__(self, spec: TensorSpec, image: ImageInput) -> None:
         if image.channels not in (1, 3):
             raise ModelError(f"input {spec.name!r} has {image.channels} channels, an image has 1 or 3")
-        self._spec = spec
+        if (image.channels == 1) != (image.colour == "gray"):
+            raise ModelError(f"input {spec.name!r} has {image.channels} channels, which is not {image.colour}")
         self._image = image
-        self._tables = _pixel_tables(spec, image)
-        self._same_table = bool((self._tables == self._tables[0]).all())
-        pixel = np.arange(256)
-        self._is_identity = spec.dtype == np.uint8 and bool((self._tables == pixel).all())
-        self._is_shift = spec.dtype == np.int8 and bool((self._tables == pixel - 128).all())
-        # cv2.LUT wants (1, 256, channels), and knows these depths; the rest goes through numpy.
-        self._has_cv_table = spec.dtype in (np.uint8, np.int8, np.int16, np.int32, np.float32)
-        self._cv_table = np.ascontiguousarray(self._tables.T[None])
-        self._canvas = np.empty((image.height, image.width, image.channels), dtype=np.uint8)
+        self._planar = image.layout == "nchw" and image.channels == 3
+        self._shape = _picture_shape(image)
+        tables = _pixel_tables(spec, image)
+        self._is_identity = spec.dtype == np.uint8 and _is_cast(tables)
+        self._is_shift = spec.dtype == np.int8 and bool((tables == np.arange(256) - 128).all())
+        self._is_cast = spec.dtype.kind == "f" and _is_cast(tables)
+        self._bits = _BITS[spec.dtype.itemsize]
+        if bool((tables == tables[0]).all()):
+            tables = tables[:1]
+        self._tables = tables.view(self._bits)
+        # cv2.LUT wants (1, 256, channels).
+        self._table = np.ascontiguousarray(self._tables.T[None])
+        self._canvas = np.empty((image.height, image.width, 3), dtype=np.uint8)
+        self._ordered = np.empty(self._shape, dtype=np.uint8)
 
     def fit(self, pixels: Pixels, tensor: npt.NDArray[Any]) -> Placement:
         """Write the picture (height, width, 3) uint8 BGR into `tensor`, of the input's shape and dtype."""
-        target = _as_picture(tensor, self._image)
-        in_place = target.dtype == np.uint8 and self._image.layout != "nchw"
-        canvas = target if in_place else self._canvas
+        assert tensor.flags.c_contiguous, "an input's memory is contiguous"
+        target = tensor.reshape(self._shape)
+        ordered = target.view(np.uint8) if target.itemsize == 1 else self._ordered
+        is_ordered = self._image.colour == "bgr" and not self._planar
+        canvas = ordered if is_ordered else self._canvas
         where = self._resize(pixels, canvas)
-        if self._is_identity and in_place:
-            return where
-        if self._is_shift and self._image.layout != "nchw":
-            np.bitwise_xor(canvas, 0x80, out=target.view(np.uint8))
-            return where
-        self._look_up(canvas, target)
+        if not is_ordered:
+            self._order(canvas, ordered)
+        self._look_up(ordered, target)
         return where
 
     def _resize(self, pixels: Pixels, canvas: npt.NDArray[np.uint8]) -> Placement:
-        """Scale into the canvas, pad what is left over, and put the colours into the model's order."""
+        """Scale into the canvas and pad what is left over."""
         height, width = canvas.shape[:2]
         left, top, inner_width, inner_height = _inner_box(
             self._image.fit, (pixels.shape[1], pixels.shape[0]), (width, height)
         )
-        picture: npt.NDArray[Any] = pixels
-        if self._image.colour == "gray":
-            # One channel is a third of the work to resize.
-            picture = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
-            canvas = canvas[:, :, 0]
         inner = canvas[top : top + inner_height, left : left + inner_width]
-        _resize_into(picture, inner)
-        if self._image.colour == "rgb":
-            cv2.cvtColor(inner, cv2.COLOR_BGR2RGB, dst=inner)
-        if inner.shape[:2] != (height, width):
+        _resize_into(pixels, inner)
+        if inner.shape != canvas.shape:
+            # Each time anew: the memory may be the model's, which writes over it while it computes.
             canvas[:top] = self._image.pad
             canvas[top + inner_height :] = self._image.pad
             canvas[:, :left] = self._image.pad
             canvas[:, left + inner_width :] = self._image.pad
         return Placement(left / width, top / height, inner_width / width, inner_height / height)
 
-    def _look_up(self, canvas: npt.NDArray[np.uint8], target: npt.NDArray[Any]) -> None:
-        if self._image.layout == "nchw":
-            for channel in range(self._image.channels):
-                self._look_up_channel(canvas[:, :, channel], channel, target[channel])
+    def _order(self, canvas: npt.NDArray[np.uint8], ordered: npt.NDArray[np.uint8]) -> None:
+        """Blue-green-red (height, width, 3) -> the model's colours and layout."""
+        if self._planar:
+            planes = list(ordered if self._image.colour == "bgr" else ordered[::-1])
+            for written, plane in zip(cv2.split(canvas, planes), planes, strict=True):
+                _assert_in_place(written, plane)
             return
-        if self._has_cv_table:
-            flat = self._cv_table[:, :, :1] if self._same_table else self._cv_table
-            out = cv2.LUT(canvas, np.ascontiguousarray(flat), dst=target)
-            if out is not target:
-                np.copyto(target, np.asarray(out).reshape(target.shape))
+        code = cv2.COLOR_BGR2GRAY if self._image.colour == "gray" else cv2.COLOR_BGR2RGB
+        _assert_in_place(cv2.cvtColor(canvas, code, dst=ordered), ordered)
+
+    def _look_up(self, ordered: npt.NDArray[np.uint8], target: npt.NDArray[Any]) -> None:
+        if self._is_identity:
             return
-        for channel in range(self._image.channels):
-            self._look_up_channel(canvas[:, :, channel], channel, target[:, :, channel])
+        if self._is_shift:
+            np.bitwise_xor(ordered, 0x80, out=ordered)
+        elif self._is_cast:
+            np.copyto(target, ordered)
+        elif not self._planar:
+            _table_into(ordered, self._table, target.view(self._bits))
+        elif len(self._tables) == 1:
+            # All planes as one tall picture.
+            width = self._image.width
+            _table_into(ordered.reshape(-1, width), self._table, target.view(self._bits).reshape(-1, width))
+        else:
+            for plane, table, out in zip(ordered, self._tables, target.view(self._bits), strict=True):
+                _table_into(plane, table[None], out)
 
-    def _look_up_channel(self, plane: npt.NDArray[np.uint8], channel: int, out: npt.NDArray[Any]) -> None:
-        np.copyto(out, self._tables[channel][plane])
 
-
-def _as_picture(tensor: npt.NDArray[Any], image: ImageInput) -> npt.NDArray[Any]:
-    """The tensor's one picture: (height, width, channels), or (channels, height, width) for nchw."""
+def _picture_shape(image: ImageInput) -> tuple[int, ...]:
+    if image.channels == 1:
+        return image.height, image.width
     if image.layout == "nchw":
-        return tensor.reshape(image.channels, image.height, image.width)
-    return tensor.reshape(image.height, image.width, image.channels)
+        return image.channels, image.height, image.width
+    return image.height, image.width, image.channels
 
 
 def _pixel_tables(spec: TensorSpec, image: ImageInput) -> npt.NDArray[Any]:
@@ -130,6 +144,10 @@ def _pixel_tables(spec: TensorSpec, image: ImageInput) -> npt.NDArray[Any]:
     std = np.asarray(image.std, dtype=np.float64)
     real = [(pixel - mean[c % mean.size]) / std[c % std.size] for c in range(image.channels)]
     return np.stack([quantize(channel, spec) for channel in real])
+
+
+def _is_cast(tables: npt.NDArray[Any]) -> bool:
+    return bool((tables == np.arange(256)).all())
 
 
 def _inner_box(fit: str, size: tuple[int, int], room: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -147,6 +165,13 @@ def _resize_into(pixels: npt.NDArray[Any], out: npt.NDArray[np.uint8]) -> None:
     if pixels.shape[:2] == (height, width):
         np.copyto(out, pixels)
         return
-    resized = cv2.resize(pixels, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)
+    _assert_in_place(cv2.resize(pixels, (width, height), dst=out, interpolation=cv2.INTER_LINEAR), out)
+
+
+def _table_into(stored: npt.NDArray[Any], table: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+    _assert_in_place(cv2.LUT(stored, table, dst=out), out)
+
+
+def _assert_in_place(written: Any, out: npt.NDArray[Any]) -> None:
     # OpenCV quietly returns a new array where the given one does not fit.
-    assert np.shares_memory(resized, out), "resize did not write into the given memory"
+    assert np.may_share_memory(written, out), "OpenCV did not write into the given memory"

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from edgeinfer.errors import EdgeInferError, UsageError
+from edgeinfer.words import unknown
 
 Driver = TypeVar("Driver")
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like `word`, or None where none is near."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return matches[0] if matches else None
-
-
-def unknown(what: str, word: str, known: Iterable[str]) -> str:
-    """One line for an unknown word: the nearest known one, else all of them."""
-    words = sorted(known)
-    close = nearest(word, words)
-    advice = f"did you mean {close!r}?" if close else f"known: {', '.join(words)}"
-    return f"unknown {what} {word!r}: {advice}"
 
 
 class Registry(Generic[Driver]):
@@ -43,31 +29,54 @@ class Registry(Generic[Driver]):
 
     def names(self) -> tuple[str, ...]:
         """All names, sorted, those of other packages included."""
-        return tuple(sorted(self._table.keys() | self._plugins().keys()))
+        return tuple(sorted(self._table.keys() | {point.name for point in self._plugins()}))
 
     def get(self, name: str, *, error: type[EdgeInferError] = UsageError) -> Driver:
         """The driver of that name, imported now. Raises `error` naming the nearest word or the pip command."""
         if name in self._table:
-            module_name, _, attribute = self._table[name].partition(":")
-            try:
-                return cast("Driver", getattr(import_module(module_name), attribute))
-            except ModuleNotFoundError as missing:
-                raise self._missing(name, missing, error) from missing
-        plugin = self._plugins().get(name)
-        if plugin is None:
+            return self._load_ours(name, error)
+        offers = [point for point in self._plugins() if point.name == name]
+        if not offers:
             raise error(unknown(self.kind, name, self.names()))
-        try:
-            return cast("Driver", plugin.load())
-        except (ImportError, AttributeError) as broken:
-            raise error(f"{self.kind} {name!r} from {plugin.value!r} does not load: {broken}") from broken
+        if len(offers) > 1:
+            places = " and ".join(_origin(point) for point in offers)
+            raise error(f"{self.kind} {name!r} is offered by {places}", hint="uninstall all but one")
+        return self._load_plugin(offers[0], error)
 
-    def _plugins(self) -> dict[str, EntryPoint]:
-        found: Any = entry_points(group=self.group)
-        return {point.name: point for point in found}
+    def _plugins(self) -> list[EntryPoint]:
+        """What other packages offer, under names that are not ours."""
+        # A set: a folder that stands twice on the path, or an editable install beside it, is one offer.
+        found = {point for point in entry_points(group=self.group) if point.name not in self._table}
+        return sorted(found, key=lambda point: (point.name, point.value))
+
+    def _load_ours(self, name: str, error: type[EdgeInferError]) -> Driver:
+        module_name, _, attribute = self._table[name].partition(":")
+        try:
+            return cast("Driver", getattr(import_module(module_name), attribute))
+        except ModuleNotFoundError as missing:
+            raise self._missing(name, missing, error) from missing
+        except ImportError as broken:
+            # As in "libGL.so.1: cannot open shared object file": the package is there, the system lacks something.
+            raise error(f"{self.kind} {name!r} does not load: {broken}") from broken
+
+    def _load_plugin(self, point: EntryPoint, error: type[EdgeInferError]) -> Driver:
+        try:
+            return cast("Driver", point.load())
+        except Exception as broken:
+            reason = f"{type(broken).__name__}: {broken}".splitlines()[0]
+            raise error(f"{self.kind} {point.name!r} from {_origin(point)} does not load: {reason}") from broken
 
     def _missing(self, name: str, missing: ModuleNotFoundError, error: type[EdgeInferError]) -> EdgeInferError:
         package = (missing.name or "").partition(".")[0]
+        if package == "edgeinfer":
+            # Our own table points at nothing: a bug, not something to install.
+            raise missing
         extra = self._extras.get(package)
-        if extra is None:
-            return error(f"{self.kind} {name!r} needs the module {missing.name!r}", hint=f"pip install {package}")
-        return error(f"{self.kind} {name!r} needs {package}", hint=f"pip install 'edgeinfer[{extra}]'")
+        wanted = f"'edgeinfer[{extra}]'" if extra else "edgeinfer"
+        return error(f"{self.kind} {name!r} needs the module {package!r}", hint=f"pip install {wanted}")
+
+
+def _origin(point: EntryPoint) -> str:
+    """Whose entry point it is, as in "edgeinfer-example (edgeinfer_example:Ticker)"."""
+    package = point.dist.name if point.dist else "an unnamed package"
+    return f"{package} ({point.value})"

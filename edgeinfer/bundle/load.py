@@ -1,11 +1,348 @@
+"""From a word that a user types to a Bundle: flag over `model.toml` over the file's metadata over convention."""
+
 from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
 from pathlib import Path
-from edgeinfer.bundle.facts import Bundle, Overrides
+from typing import TypeVar
+
+from edgeinfer.bundle.facts import Bundle, Colour, Decode, Fit, Format, ImageInput, Metadata, ModelFile, Overrides
+from edgeinfer.bundle.manifest import DecodeFacts, InputFacts, Manifest, read_manifest
+from edgeinfer.bundle.onnx import read_onnx
+from edgeinfer.bundle.recognise import Convention, conventions, image_input, recognise
+from edgeinfer.bundle.tflite import read_tflite
+from edgeinfer.errors import AmbiguousModel, ModelError
+from edgeinfer.paths import data_folders
+from edgeinfer.words import nearest
+
+log = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+
+_MAX_MODEL_BYTES = 2 << 30
+_MAX_LABEL_BYTES = 4 << 20
+_READERS = {"tflite": read_tflite, "onnx": read_onnx}
+_NOTHING_MEASURED: Mapping[str, object] = {}
 
 
-def find_bundle(word: str) -> Path:
-    raise NotImplementedError
+def load_bundle(word: str | Path, overrides: Overrides | None = None, *, prefer: Format = "tflite") -> Bundle:
+    """Everything known about a model: `word` is a file, a bundle folder, or the name of a bundle.
+
+    `prefer` chooses among a bundle's weights. Raises ModelError, or AmbiguousModel naming the flag to give.
+    """
+    said = overrides or Overrides()
+    path = find_bundle(word)
+    if path.is_dir():
+        manifest = read_manifest(path)
+        weights = _choose_weights(path, manifest, prefer)
+        file = read_model_file(weights)
+        _check_sha256(file, manifest)
+        return _resolve(file, manifest, said, folder=path)
+    return _resolve(read_model_file(path), None, said, folder=None)
 
 
-def load_bundle(word: str, overrides: Overrides) -> Bundle:
-    raise NotImplementedError
+def find_bundle(word: str | Path) -> Path:
+    """The file or bundle folder that `word` stands for. Raises ModelError naming the nearest known bundle."""
+    path = Path(word).expanduser()
+    if path.is_dir():
+        if not (path / "model.toml").is_file():
+            raise ModelError(f"{path} is a folder without a model.toml", hint="name a .tflite or .onnx file in it")
+        return path
+    if path.exists():
+        return path
+    name = str(word)
+    named = _bundles().get(name)
+    if named is not None:
+        return named
+    close = nearest(path.name, [*_bundles(), *_siblings(path)])
+    raise ModelError(f"no such model: {name}", hint=f"did you mean {close!r}?" if close else None)
+
+
+def read_model_file(path: Path) -> ModelFile:
+    """The weights file, parsed and hashed but not loaded. Raises ModelError."""
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise ModelError(f"{path} is not a regular file")
+        if size > _MAX_MODEL_BYTES:
+            raise ModelError(f"{path} has {size} bytes, at most {_MAX_MODEL_BYTES} are allowed")
+        content = path.read_bytes()
+    except OSError as unreadable:
+        raise ModelError(f"cannot read {path}: {unreadable.strerror}") from unreadable
+    if not content:
+        raise ModelError(f"{path} is empty")
+    format_ = _format_of(path, content)
+    return _READERS[format_](path, content, hashlib.sha256(content).hexdigest())
+
+
+def _format_of(path: Path, content: bytes) -> Format:
+    if content[4:8] == b"TFL3" or path.suffix == ".tflite":
+        return "tflite"
+    if path.suffix == ".onnx":
+        return "onnx"
+    raise ModelError(f"{path} is neither a .tflite nor a .onnx model")
+
+
+def _choose_weights(folder: Path, manifest: Manifest, prefer: Format) -> Path:
+    other: Format = "onnx" if prefer == "tflite" else "tflite"
+    name = getattr(manifest.weights, prefer) or getattr(manifest.weights, other)
+    return folder / str(name)
+
+
+def _check_sha256(file: ModelFile, manifest: Manifest) -> None:
+    expected = manifest.sha256.get(file.format)
+    if expected is not None and expected != file.sha256:
+        raise ModelError(
+            f"{file.path} is damaged or not the file of this bundle: its sha256 is {file.sha256[:12]}…, "
+            f"model.toml says {expected[:12]}…"
+        )
+
+
+class _Picker:
+    """Chooses each fact from the places that may state it, and remembers which did."""
+
+    def __init__(self, file: ModelFile) -> None:
+        self.provenance: dict[str, str] = {}
+        self._file = file
+
+    def pick(self, fact: str, *stated: tuple[Value | None, str]) -> Value | None:
+        for value, where in stated:
+            if value is not None:
+                self.provenance[fact] = where
+                return value
+        return None
+
+    def need(self, fact: str, flag: str, *stated: tuple[Value | None, str]) -> Value:
+        value = self.pick(fact, *stated)
+        if value is None:
+            raise AmbiguousModel(f"{self._file.path} does not say its {fact}", hint=f"give {flag}")
+        return value
+
+
+def _resolve(file: ModelFile, manifest: Manifest | None, said: Overrides, *, folder: Path | None) -> Bundle:
+    pick = _Picker(file)
+    task, decoder = _task_and_decoder(file, manifest, said, pick)
+    convention = conventions(decoder, file)
+    image = _image(file, manifest.input if manifest else InputFacts(), said, convention, pick)
+    decode = _decode(decoder, manifest.decode if manifest else DecodeFacts(), said, convention, pick)
+    labels = _labels(file, manifest, said, folder, pick)
+    _check_label_count(file, decoder, labels, pick.provenance.get("labels", ""))
+    return Bundle(
+        name=manifest.name if manifest else file.path.stem,
+        version=manifest.version if manifest else file.metadata.version or "0",
+        file=file,
+        task=task,
+        image=image,
+        decode=decode,
+        labels=labels,
+        provenance=pick.provenance,
+        folder=folder,
+        licence=manifest.licence if manifest else file.metadata.licence,
+        origin=manifest.origin if manifest else file.metadata.author,
+        measured=manifest.measured if manifest else _NOTHING_MEASURED,
+    )
+
+
+def _task_and_decoder(file: ModelFile, manifest: Manifest | None, said: Overrides, pick: _Picker) -> tuple[str, str]:
+    seen = recognise(file)
+    stated_task = said.task or (manifest.task if manifest else None)
+    if seen is not None and stated_task not in (None, seen.task):
+        seen = None  # Somebody knows better what this is: the shapes' verdict on the decoder goes with it.
+    why = seen.why if seen else ""
+    task = pick.need(
+        "task",
+        "--task",
+        (said.task, "flag"),
+        (manifest.task if manifest else None, "model.toml"),
+        (seen.task if seen else None, why),
+    )
+    decoder = pick.need(
+        "decoder",
+        "--decoder",
+        (said.decoder, "flag"),
+        (manifest.decoder if manifest else None, "model.toml"),
+        (seen.decoder if seen else None, why),
+        ("classify" if task == "classify" else None, "the only one of its task"),
+    )
+    return task, decoder
+
+
+def _image(file: ModelFile, stated: InputFacts, said: Overrides, convention: Convention, pick: _Picker) -> ImageInput:
+    place = image_input(file)
+    metadata = file.metadata
+    why = convention.why
+    colour: Colour = pick.need(
+        "colour order",
+        "--colour rgb, bgr or gray",
+        (said.colour, "flag"),
+        (stated.colour, "model.toml"),
+        ("gray" if place.channels == 1 else None, "one channel"),
+        (metadata.colour, "file metadata"),
+        (convention.colour, why),
+    )
+    if (colour == "gray") != (place.channels == 1):
+        raise ModelError(f"{file.path} takes {place.channels} channels, which cannot be {colour!r}")
+    scaling = _scaling(stated, said, metadata, convention, pick)
+    if scaling is None:
+        raise AmbiguousModel(
+            f"{file.path} does not say the range of its pixels",
+            hint="give --mean and --std: (0, 255) for 0..1, (127.5, 127.5) for -1..1, (0, 1) for 0..255",
+        )
+    mean, std, raw_bytes = scaling
+    fit: Fit = pick.need(
+        "fit",
+        "--fit letterbox or stretch",
+        (said.fit, "flag"),
+        (stated.fit, "model.toml"),
+        (convention.fit, why),
+    )
+    return ImageInput(
+        index=place.index,
+        width=place.width,
+        height=place.height,
+        channels=place.channels,
+        layout=place.layout,
+        colour=colour,
+        mean=mean,
+        std=std,
+        raw_bytes=raw_bytes,
+        fit=fit,
+        pad=stated.pad if stated.pad is not None else convention.pad,
+    )
+
+
+def _scaling(
+    stated: InputFacts, said: Overrides, metadata: Metadata, convention: Convention, pick: _Picker
+) -> tuple[tuple[float, ...], tuple[float, ...], bool] | None:
+    """mean, std, raw_bytes from the first place that states both mean and std."""
+    for mean, std, where in (
+        (said.mean, said.std, "flag"),
+        (stated.mean, stated.std, "model.toml"),
+        (metadata.mean, metadata.std, "file metadata"),
+    ):
+        if (mean is None) != (std is None):
+            raise AmbiguousModel(f"only one of mean and std is given ({where})", hint="give both")
+        if mean is not None and std is not None:
+            pick.provenance["pixel range"] = where
+            return mean, std, False
+    if convention.raw_bytes:
+        pick.provenance["pixel range"] = convention.why
+        return (0.0,), (1.0,), True
+    if convention.mean is not None and convention.std is not None:
+        pick.provenance["pixel range"] = convention.why
+        return convention.mean, convention.std, False
+    return None
+
+
+def _decode(decoder: str, stated: DecodeFacts, said: Overrides, convention: Convention, pick: _Picker) -> Decode:
+    def one(fact: str, spoken: Value | None, written: Value | None, usual: Value) -> Value:
+        return pick.pick(fact, (spoken, "flag"), (written, "model.toml"), (usual, "default")) or usual
+
+    why = convention.why
+    return Decode(
+        decoder=decoder,
+        score_min=_given(said.score_min, stated.score_min, 0.25),
+        iou_max=_given(said.iou_max, stated.iou_max, 0.5),
+        max_results=one("most results", said.max_results, stated.max_results, 5 if decoder == "classify" else 100),
+        box_units=pick.need(
+            "box units",
+            "--box-units normalised or pixels",
+            (said.box_units, "flag"),
+            (stated.box_units, "model.toml"),
+            (convention.box_units, why),
+        ),
+        output_is=pick.need(
+            "kind of output",
+            "output_is in model.toml",
+            (stated.output_is, "model.toml"),
+            (convention.output_is, why),
+        ),
+    )
+
+
+def _given(spoken: float | None, written: float | None, usual: float) -> float:
+    # Not `or`: a threshold of 0 is a threshold.
+    if spoken is not None:
+        return spoken
+    return usual if written is None else written
+
+
+def _labels(
+    file: ModelFile, manifest: Manifest | None, said: Overrides, folder: Path | None, pick: _Picker
+) -> tuple[str, ...]:
+    if said.labels is not None:
+        pick.provenance["labels"] = f"flag, {said.labels}"
+        return read_labels(said.labels)
+    if manifest is not None and manifest.labels is not None and folder is not None:
+        pick.provenance["labels"] = f"model.toml, {manifest.labels}"
+        return read_labels(folder / manifest.labels)
+    if file.metadata.labels is not None:
+        pick.provenance["labels"] = "file metadata"
+        return file.metadata.labels
+    log.warning("%s has no labels, classes are shown by number; --labels FILE names them", file.path)
+    return ()
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """One label a line, the line number being the class id from 0. Raises ModelError."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_LABEL_BYTES + 1)
+        text = content.decode()
+    except OSError as unreadable:
+        raise ModelError(f"cannot read labels {path}: {unreadable.strerror}") from unreadable
+    except UnicodeDecodeError as broken:
+        raise ModelError(f"labels {path} are not UTF-8 text") from broken
+    if len(content) > _MAX_LABEL_BYTES:
+        raise ModelError(f"labels {path} are larger than {_MAX_LABEL_BYTES} bytes")
+    labels = tuple(line.strip() for line in text.rstrip().splitlines())
+    if not labels:
+        raise ModelError(f"labels {path} are empty")
+    return labels
+
+
+def _check_label_count(file: ModelFile, decoder: str, labels: tuple[str, ...], where: str) -> None:
+    classes = _class_count(decoder, file)
+    if not labels or classes is None or len(labels) == classes:
+        return
+    raise ModelError(
+        f"{file.path} has {classes} classes and its labels name {len(labels)} ({where})",
+        hint="give a label file with one line for each class",
+    )
+
+
+def _class_count(decoder: str, file: ModelFile) -> int | None:
+    """How many classes the outputs tell apart; None where the decoder's outputs do not say."""
+    shapes = [[size for size in spec.shape if size != 1] for spec in file.outputs]
+    if decoder == "classify" and len(shapes) == 1 and len(shapes[0]) == 1:
+        return shapes[0][0]
+    boxes = {"yolox": 5, "yolov5": 5, "yolov8": 4}.get(decoder)
+    if boxes is None or any(len(shape) != 2 or min(shape) < 1 for shape in shapes):
+        return None
+    if len(shapes) == 1:
+        return min(shapes[0]) - boxes
+    features = [min(shape) for shape in shapes]
+    return max(features) if min(features) == 4 else min(features)
+
+
+def _bundles() -> dict[str, Path]:
+    """Every bundle on this machine, the first folder to hold a name wins."""
+    found: dict[str, Path] = {}
+    for folder in data_folders("models"):
+        for manifest in sorted(folder.glob("*/model.toml")):
+            found.setdefault(manifest.parent.name, manifest.parent)
+    return found
+
+
+def _siblings(path: Path) -> list[str]:
+    try:
+        return [each.name for each in path.parent.iterdir()][:1000]
+    except OSError:
+        return []
+
+
+def bundle_names() -> tuple[str, ...]:
+    """The names of all bundles that can be given as a model."""
+    return tuple(sorted(_bundles()))

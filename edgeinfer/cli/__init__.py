@@ -1,0 +1,104 @@
+"""The command line: a table of commands, each imported when called."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from edgeinfer import __version__
+from edgeinfer.errors import EdgeInferError, UsageError
+from edgeinfer.words import nearest, unknown
+
+COMMANDS = {
+    "run": "run a model over a camera, a file or another source",
+    "inspect": "show what is known about a model: tensors, operators, labels, and where each fact comes from",
+}
+
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+
+_EPILOG = """\
+exit codes: 0 done, 2 usage, 3 bad model, 4 no such device, 5 source failed, 6 configuration, 70 a bug, 130 interrupted
+'edgeinfer COMMAND --help' explains a command
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"{self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code. Errors are one line on stderr, with `--debug` a traceback too."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    try:
+        return _run(words)
+    except EdgeInferError as error:
+        _explain(error, debug=debug)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes stdout at exit and would complain once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except Exception as bug:  # noqa: BLE001 - the outermost edge
+        if debug:
+            traceback.print_exc()
+        _say(f"a bug in edgeinfer: {type(bug).__name__}: {bug}; run again with --debug and report what it prints")
+        return EXIT_BUG
+
+
+def _run(words: list[str]) -> int:
+    parser = Parser(
+        prog="edgeinfer",
+        description="Runs machine-learning models on the device that holds the camera or the sensor.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"edgeinfer {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command")
+    for name, summary in COMMANDS.items():
+        commands.add_parser(name, help=summary, add_help=False)
+    if not words:
+        parser.print_help()
+        return 0
+    if words[0] in COMMANDS:
+        return _run_command(words[0], words[1:])
+    if not words[0].startswith("-"):
+        raise UsageError(unknown("command", words[0], COMMANDS))
+    parser.parse_args([word for word in words if word != "--debug"])
+    parser.print_help()
+    return 0
+
+
+def _run_command(name: str, words: list[str]) -> int:
+    command = import_module(f"edgeinfer.cli.{name}")
+    parser = Parser(prog=f"edgeinfer {name}", description=COMMANDS[name] + ".", allow_abbrev=False)
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error, and debug logs")
+    command.add_arguments(parser)
+    arguments, strange = parser.parse_known_args(words)
+    if strange:
+        close = nearest(strange[0], parser._option_string_actions)
+        advice = f"did you mean {close}?" if close else f"edgeinfer {name} --help"
+        raise UsageError(f"unknown argument {strange[0]!r}", hint=advice)
+    return int(command.run(arguments))
+
+
+def _explain(error: EdgeInferError, *, debug: bool) -> None:
+    if debug:
+        traceback.print_exception(error)
+    _say(str(error))
+
+
+def _say(message: str) -> None:
+    print(f"edgeinfer: error: {' '.join(message.split())}", file=sys.stderr)

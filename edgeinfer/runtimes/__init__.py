@@ -16,7 +16,7 @@ class RuntimeOptions:
     """How to open a model. threads: None leaves it to the runtime.
 
     paced: frames come one by one with pauses between, so that idle threads must sleep rather than spin.
-    driver: what only one driver understands, as in `delegate_free` for LiteRT's plain kernels.
+    driver: what only one driver understands, as in `{"kernels": "plain"}` for LiteRT without XNNPACK.
     """
 
     threads: int | None = None

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from edgeinfer.errors import OutputError
 from edgeinfer.frame import Frame
 from edgeinfer.registry import Registry
 from edgeinfer.result import Result
+from edgeinfer.words import nearest
 
 
 @dataclass(frozen=True, slots=True)
 class SinkOptions:
-    """What a sink may need to know beforehand. fps: nominal rate of the source; live: gaps in time are real."""
+    """What a sink may want to know beforehand. fps: nominal rate of the source, None where not known.
+
+    live: frames may be missing between two results, so that their times and not their number count.
+    """
 
     fps: float | None = None
     live: bool = False
 
 
 class Sink(Protocol):
-    """An open output; called by one thread."""
+    """An open output; called by one thread. wants_pixels: whether `write` needs the frame."""
 
     uri: str
+    wants_pixels: bool
 
-    def write(self, result: Result, frame: Frame) -> None:
-        """Take one result. `frame` is the picture it came from, not to be changed. Raises OutputError."""
+    def write(self, result: Result, frame: Frame | None) -> None:
+        """Take one result; with `wants_pixels` the frame it came from, not to be changed. Raises OutputError."""
         ...
 
     def close(self) -> None:
@@ -45,3 +52,37 @@ SINKS: Registry[OpenSink] = Registry(
         "video": "edgeinfer.sinks.video:VideoSink",
     },
 )
+
+_BY_SUFFIX = {
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".avi": "video",
+    ".mkv": "video",
+    ".mp4": "video",
+}
+_NOT_YET = {"mqtt": "the uplink", "mqtts": "the uplink"}
+
+
+def sink_name(word: str) -> str:
+    """The name in SINKS of what a user typed. Raises OutputError naming the nearest ending."""
+    if word == "-":
+        return "jsonl"
+    scheme, colon, _ = word.partition(":")
+    if colon and "/" not in scheme:
+        if scheme in _NOT_YET:
+            raise OutputError(f"output {word!r}: this version has no driver for {_NOT_YET[scheme]}")
+        if scheme in SINKS.names():
+            return scheme
+    suffix = Path(word).suffix.lower()
+    name = _BY_SUFFIX.get(suffix)
+    if name is None:
+        close = nearest(suffix, _BY_SUFFIX) if suffix else None
+        advice = f"did you mean {close!r}?" if close else f"end it in {', '.join(_BY_SUFFIX)}, or give - for stdout"
+        raise OutputError(f"output {word!r}: its ending says no format", hint=advice)
+    return name
+
+
+def open_sink(word: str, options: SinkOptions) -> Sink:
+    """Open what a user typed: `-`, a file by its ending, or `name:…` of another package. Raises OutputError."""
+    return SINKS.get(sink_name(word), error=OutputError)(word, options)

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from edgeinfer.clock import Clock
+from edgeinfer.errors import SourceError
 from edgeinfer.frame import Frame
 from edgeinfer.registry import Registry
-
-
-@dataclass(frozen=True, slots=True)
-class SourceOptions:
-    """What a user may say about a source besides its name; None leaves it to the device.
-
-    width, height: pixels. fps: frames per second. pixel_format: a four-character code such as MJPG or YUYV.
-    open_timeout_s, read_timeout_s: how long a driver may wait where it can bound its waiting.
-    """
-
-    width: int | None = None
-    height: int | None = None
-    fps: float | None = None
-    pixel_format: str | None = None
-    open_timeout_s: float = 10.0
-    read_timeout_s: float = 5.0
+from edgeinfer.sources import words
+from edgeinfer.sources.options import SourceOptions as SourceOptions
+from edgeinfer.sources.options import check
 
 
 class Source(Protocol):
@@ -45,7 +32,7 @@ class Source(Protocol):
         ...
 
     def read(self) -> Frame | None:
-        """The next frame, a fresh array that the caller may keep; None at the end.
+        """The next frame, a fresh array that the caller may keep; None at the end, and once closed.
 
         Raises SourceLost when a live source stops, SourceError when what is left cannot be read.
         """
@@ -69,3 +56,14 @@ SOURCES: Registry[OpenSource] = Registry(
         "synthetic": "edgeinfer.sources.synthetic:open_synthetic",
     },
 )
+
+
+def open_source(word: str, options: SourceOptions | None = None, *, clock: Clock | None = None) -> Source:
+    """Open what a user typed: a device, a URI, a file, a folder or a glob.
+
+    Raises SourceError: unknown word, no such file, an option that makes no sense, or what the driver says.
+    """
+    wanted = options or SourceOptions()
+    check(wanted)
+    driver = SOURCES.get(words.driver_name(word, SOURCES.names()), error=SourceError)
+    return driver(word, wanted, clock or Clock())

@@ -1,0 +1,71 @@
+"""What a Python program uses: load a model, run it over a source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from edgeinfer.config import PipelineConfig
+from edgeinfer.errors import UsageError
+from edgeinfer.model import Model, open_model
+from edgeinfer.pipeline.assemble import open_pipeline, overrides_of
+from edgeinfer.result import Result
+from edgeinfer.sinks.memory import MemorySink
+from edgeinfer.tomlfile import convert
+
+Word = str | PathLike[str]
+
+
+def load(model: Word, *, device: str = "auto", threads: int | None = None, **options: Any) -> Model:
+    """Load a model onto a device and prove that it computes.
+
+    model: a .tflite or .onnx file, a bundle folder, or the name of a bundle such as "blood-cells".
+    device: `auto`, `cpu`, or exact such as `litert:cpu` or `onnx:cpu`. threads: of the runtime.
+    options: as the flags of `edgeinfer run`: score_min and iou_max (0..1), max_results, labels (a file), task,
+    decoder, colour, mean, std, fit, box_units.
+
+    Raises ModelError (AmbiguousModel names the option to give), DeviceNotFound, UsageError.
+    """
+    config = _config(model=fspath(model), source="memory:", device=device, threads=threads, **options)
+    return open_model(Path(model), device=device, threads=threads, overrides=overrides_of(config))
+
+
+def run(
+    model: Word, source: Word, *, device: str = "auto", outputs: Sequence[Word] = (), **options: Any
+) -> Iterator[Result]:
+    """The results of a model over a source, one by one as they come; leaving the loop stops and closes everything.
+
+    source: `/dev/video0`, `camera://0`, `rtsp://…`, a video or image file, a folder, a glob, `synthetic://…`.
+    outputs: written beside: `-`, `file.jsonl`, `file.csv`, `file.mp4`.
+    options: as the flags of `edgeinfer run`: frames, max_age (ms), score_min, labels, threads, …
+
+    From a file every frame has a result, and a slow loop slows the reading. From a live source results that the loop
+    does not take in time are dropped, oldest first. Raises, when the loop begins or after the results there were,
+    ModelError, DeviceNotFound, SourceError, OutputError, UsageError.
+    """
+    words = tuple(fspath(output) for output in outputs)
+    config = _config(model=fspath(model), source=fspath(source), device=device, output=words, **options)
+    sink = MemorySink(capacity=1)
+    pipeline = open_pipeline(config, sinks=[sink])
+    pipeline.start()
+    try:
+        yield from sink
+        pipeline.wait()
+    finally:
+        pipeline.stop()
+        sink.close()
+        pipeline.wait()
+    error = pipeline.report().error
+    if error is not None:
+        raise error
+
+
+def _config(**words: Any) -> PipelineConfig:
+    stated = {name: _plain(value) for name, value in words.items() if value is not None}
+    return convert(stated, PipelineConfig, UsageError, where="options")
+
+
+def _plain(value: Any) -> Any:
+    return fspath(value) if isinstance(value, PathLike) else value

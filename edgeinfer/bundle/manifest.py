@@ -1,0 +1,82 @@
+"""`model.toml`: what a bundle says outright of its model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from edgeinfer.bundle.facts import BoxUnits, Colour, Fit
+from edgeinfer.errors import ModelError
+from edgeinfer.tomlfile import read_toml
+
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Channels = Annotated[tuple[float, ...], Meta(min_length=1, max_length=4)]
+FileName = Annotated[str, Meta(min_length=1, pattern=r"^[^/]+$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Weights(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """File names beside `model.toml`, one per format."""
+
+    tflite: FileName | None = None
+    onnx: FileName | None = None
+
+
+class InputFacts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How a picture becomes the input; see ImageInput."""
+
+    colour: Colour | None = None
+    mean: Channels | None = None
+    std: Channels | None = None
+    fit: Fit | None = None
+    pad: Annotated[int, Meta(ge=0, le=255)] | None = None
+
+
+class DecodeFacts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How outputs become results; see Decode."""
+
+    box_units: BoxUnits | None = None
+    score_min: Share | None = None
+    iou_max: Share | None = None
+    max_results: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    output_is: Literal["probabilities", "logits"] | None = None
+
+
+class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The whole of `model.toml`.
+
+    sha256: of each weights file, by format; checked at every load where given.
+    measured: figures of the model's own evaluation, by name.
+    """
+
+    schema: Literal["edgeinfer.model/1"]
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+    version: Annotated[str, Meta(min_length=1, max_length=64)]
+    weights: Weights
+    task: str | None = None
+    decoder: str | None = None
+    labels: FileName | None = None
+    licence: str | None = None
+    origin: str | None = None
+    input: InputFacts = InputFacts()
+    decode: DecodeFacts = DecodeFacts()
+    sha256: Mapping[Literal["tflite", "onnx"], Sha256] = {}
+    measured: Mapping[str, object] = {}
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """`model.toml` of a bundle folder. Raises ModelError naming the key."""
+    manifest = read_toml(folder / "model.toml", Manifest, ModelError)
+    if manifest.weights.tflite is None and manifest.weights.onnx is None:
+        raise ModelError(f"{folder / 'model.toml'}: weights: names no file", hint="give tflite or onnx")
+    for key in ("mean", "std"):
+        values = getattr(manifest.input, key)
+        if values is not None and len(values) not in (1, 3):
+            raise ModelError(f"{folder / 'model.toml'}: input.{key}: {len(values)} numbers, give 1 or 3")
+    if manifest.input.std is not None and any(value <= 0 for value in manifest.input.std):
+        raise ModelError(f"{folder / 'model.toml'}: input.std: must be above 0")
+    return manifest

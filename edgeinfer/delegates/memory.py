@@ -1,0 +1,115 @@
+"""Which models have passed their trial on which runtime, so that only the first start pays for it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, entry_points, version
+from pathlib import Path
+from typing import Any
+
+from edgeinfer.paths import state_folder
+from edgeinfer.runtimes import RUNTIMES
+
+log = logging.getLogger(__name__)
+
+_PACKAGES = {
+    "litert": ("ai-edge-litert",),
+    "tflite": ("tflite-runtime",),
+    "onnx": ("onnxruntime", "onnxruntime-gpu"),
+}
+_MAX_FILES = 256
+_MAX_BYTES = 64 << 10
+
+
+class Memory:
+    """One small file for each trial that passed. A folder that cannot be read or written only costs time."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder if folder is not None else state_folder() / "trials"
+
+    def has(self, job: Mapping[str, Any]) -> bool:
+        key = _key(job)
+        if key is None:
+            return False
+        try:
+            with self._path(key).open("rb") as file:
+                return file.read(_MAX_BYTES) == key
+        except OSError as unreadable:
+            log.debug("no remembered trial: %s", unreadable)
+            return False
+
+    def add(self, job: Mapping[str, Any]) -> None:
+        key = _key(job)
+        if key is None:
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._drop_oldest()
+            _write(self._path(key), key)
+        except OSError as unwritable:
+            log.debug("the trial is not remembered: %s", unwritable)
+
+    def _path(self, key: bytes) -> Path:
+        return self._folder / f"{hashlib.sha256(key).hexdigest()[:32]}.json"
+
+    def _drop_oldest(self) -> None:
+        files = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        for path in files[: max(0, len(files) - _MAX_FILES + 1)]:
+            path.unlink(missing_ok=True)
+
+
+def _key(job: Mapping[str, Any]) -> bytes | None:
+    """All that decides whether a trial would pass again, as bytes; None where a version is not known."""
+    installed = _version(str(job["runtime"]))
+    if installed is None:
+        return None
+    known = {
+        "sha256": job["sha256"],
+        "shapes": job["shapes"],
+        "runtime": job["runtime"],
+        "unit": job["unit"],
+        "driver": job["driver"],
+        "version": installed,
+        "numpy": version("numpy"),
+        # The state folder may be on a card that is put into another board.
+        "machine": f"{platform.machine()} {platform.release()}",
+    }
+    return json.dumps(known, sort_keys=True, indent=1).encode()
+
+
+def _version(runtime: str) -> str | None:
+    for package in _PACKAGES.get(runtime, ()):
+        try:
+            return f"{package} {version(package)}"
+        except PackageNotFoundError:
+            continue
+    for point in entry_points(group=RUNTIMES.group, name=runtime):
+        if point.dist is not None:
+            return f"{point.dist.name} {point.dist.version}"
+    return None
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Beside, then in place: a power cut leaves the old file or the new one."""
+    beside = path.with_suffix(f".{os.getpid()}.new")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,167 @@
+"""A model on a device, ready for pictures."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeinfer.bundle import Bundle, Overrides, load_bundle
+from edgeinfer.bundle.facts import Format
+from edgeinfer.clock import Clock, ClockWatch, rfc3339
+from edgeinfer.delegates import open_device
+from edgeinfer.errors import UsageError
+from edgeinfer.frame import Frame
+from edgeinfer.preprocess import Fitter
+from edgeinfer.result import IdMaker, ModelInfo, Result, SourceInfo, Timing
+from edgeinfer.runtimes import Runtime
+from edgeinfer.tasks import TASKS
+
+_DECIMALS_MS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who answers: `node` is this machine, `pipeline` the name of what runs on it."""
+
+    node: str
+    pipeline: str = "main"
+
+
+class Model:
+    """A loaded model. Call it with a picture, or let a pipeline feed it frames; `close` it, or use `with`.
+
+    Calls from several threads wait for each other.
+    """
+
+    def __init__(
+        self, bundle: Bundle, runtime: Runtime, *, identity: Identity | None = None, clock: Clock | None = None
+    ) -> None:
+        self.bundle = bundle
+        self._runtime = runtime
+        self._clock = clock or Clock()
+        self._identity = identity or Identity(node=socket.gethostname())
+        self._fitter = Fitter(runtime.inputs[bundle.image.index], bundle.image)
+        self._task = TASKS.get(bundle.task)(bundle, runtime.outputs)
+        self._info = ModelInfo(name=bundle.name, version=bundle.version, sha256=bundle.file.sha256)
+        self._new_id = IdMaker(self._clock.unix_ns)
+        self._clock_watch = ClockWatch(self._clock)
+        self._lock = threading.Lock()
+        self._calls = 0
+
+    @property
+    def device(self) -> str:
+        """What it really runs on, as in `litert:cpu`."""
+        return self._runtime.device
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes, by class id; empty where the model names none."""
+        return self.bundle.labels
+
+    def __call__(self, image: npt.NDArray[np.uint8]) -> Result:
+        """The result for one picture.
+
+        image: (height, width, 3) uint8 in blue-green-red order, as `cv2.imread` gives it, or (height, width) gray.
+        Raises UsageError for anything else, RuntimeFailed where the device fails.
+        """
+        pixels = _as_bgr(image)
+        frame = Frame(pixels, self._calls, self._clock.monotonic_ns(), self._clock.unix_ns(), "memory:")
+        self._calls += 1
+        return self.infer(frame)
+
+    def infer(self, frame: Frame) -> Result:
+        """The result for one frame of a source. Raises RuntimeFailed."""
+        with self._lock:
+            taken_ns = self._clock.monotonic_ns()
+            where = self._fitter.fit(frame.pixels, self._runtime.input(self.bundle.image.index))
+            fitted_ns = self._clock.monotonic_ns()
+            raw = self._runtime.run()
+            computed_ns = self._clock.monotonic_ns()
+            outcome = self._task.decode(raw, where)
+            done_ns = self._clock.monotonic_ns()
+        return Result(
+            id=self._new_id(),
+            node=self._identity.node,
+            pipeline=self._identity.pipeline,
+            seq=frame.seq,
+            captured_at=rfc3339(frame.captured_unix_ns),
+            clock=self._clock_watch.state(),
+            monotonic_ns=frame.captured_ns,
+            position_s=None if frame.position_s is None else round(frame.position_s, 6),
+            source=SourceInfo(uri=frame.uri, width=frame.width, height=frame.height),
+            model=self._info,
+            device=self._runtime.device,
+            task=self.bundle.task,
+            detections=outcome.detections,
+            classes=outcome.classes,
+            timing_ms=Timing(
+                wait=_ms(taken_ns - frame.captured_ns),
+                preprocess=_ms(fitted_ns - taken_ns),
+                infer=_ms(computed_ns - fitted_ns),
+                decode=_ms(done_ns - computed_ns),
+                age=_ms(done_ns - frame.captured_ns),
+            ),
+        )
+
+    def close(self) -> None:
+        """Free the model's memory; may be called twice."""
+        with self._lock:
+            self._runtime.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_model(
+    word: str | Path,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    paced: bool = False,
+    overrides: Overrides | None = None,
+    identity: Identity | None = None,
+    clock: Clock | None = None,
+) -> Model:
+    """Read a model, choose its device, prove that it loads, and open it. Raises ModelError or DeviceNotFound.
+
+    paced: frames come with pauses between them, so that idle runtime threads must sleep rather than spin.
+    """
+    bundle = load_bundle(word, overrides, prefer=_format_for(device))
+    return Model(
+        bundle,
+        open_device(bundle.file, device, threads=threads, paced=paced),
+        identity=identity,
+        clock=clock,
+    )
+
+
+def _format_for(device: str) -> Format:
+    return "onnx" if device.startswith("onnx") else "tflite"
+
+
+def _as_bgr(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    if not isinstance(image, np.ndarray):
+        raise UsageError(f"an image is a numpy array, not {type(image).__name__}")
+    if image.dtype != np.uint8:
+        raise UsageError(f"an image has dtype uint8, not {image.dtype}")
+    if image.ndim == 2:
+        image = np.repeat(image[:, :, None], 3, axis=2)
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise UsageError(f"an image has shape (height, width, 3) or (height, width), not {image.shape}")
+    return np.ascontiguousarray(image)
+
+
+def _ms(nanoseconds: int) -> float:
+    return round(nanoseconds / 1e6, _DECIMALS_MS)

@@ -1,0 +1,245 @@
+"""One frame's journey: captured, handed over, inferred, delivered; a thread for each, and bounds between them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from edgeinfer.clock import Clock
+from edgeinfer.errors import EdgeInferError, OutputError, SourceError
+from edgeinfer.frame import Frame
+from edgeinfer.metrics import Tally
+from edgeinfer.model import Model
+from edgeinfer.pipeline.capture import Capture
+from edgeinfer.pipeline.delivery import Delivery
+from edgeinfer.pipeline.handoff import BoundedQueue, Finished, Handoff, Mailbox
+from edgeinfer.result import Result
+from edgeinfer.sinks import Sink
+from edgeinfer.sources import Source
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY_S = 0.5
+_SINKS_MAY_TAKE_S = 0.8
+_CAPTURE_MAY_TAKE_S = 0.3
+
+__all__ = ["Limits", "Pipeline", "Report"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """frames: stop after so many were inferred. max_age_ms: a live result older than that is not published.
+
+    first_frame_s: how long a source may take for its first frame. silence_s: a read that takes longer hangs.
+    """
+
+    frames: int | None = None
+    max_age_ms: float | None = None
+    first_frame_s: float = 15.0
+    silence_s: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a run went. frames: inferred; results: published; counts: everything counted, drops by reason included.
+
+    stage_ms: mean milliseconds per frame by stage. skipped: name -> reason of what the source passed over.
+    error: what ended the run before its end, None otherwise.
+    """
+
+    frames: int
+    results: int
+    elapsed_s: float
+    counts: Mapping[str, int]
+    stage_ms: Mapping[str, float]
+    skipped: Mapping[str, str]
+    error: EdgeInferError | None
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """How many were dropped, by reason."""
+        prefix = "dropped."
+        return {name[len(prefix) :]: count for name, count in self.counts.items() if name.startswith(prefix)}
+
+
+class Pipeline:
+    """Source -> model -> sinks. Takes ownership of what it is given and closes it.
+
+    `reopen` gives the source anew after it was lost. `start` and `wait`, or `run` for both; `stop` ends it from any
+    thread. A live source keeps the newest frame only; from a file no frame is dropped.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        source: Source,
+        sinks: Sequence[Sink],
+        *,
+        name: str = "main",
+        reopen: Callable[[], Source] | None = None,
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.name = name
+        self.tally = Tally()
+        self.latest: Result | None = None
+        self._model = model
+        self._source = source
+        self._limits = limits or Limits()
+        self._clock = clock or Clock()
+        self._handoff: Handoff = (
+            Mailbox(lambda: self.tally.add("dropped.superseded")) if source.live else BoundedQueue()
+        )
+        self._capture = Capture(source, reopen or _cannot_reopen, self._handoff, self.tally)
+        self._deliveries = [Delivery(sink, self.tally, lossless=not source.live, on_gone=self.stop) for sink in sinks]
+        self._stage_ns: dict[str, float] = dict.fromkeys(("preprocess", "infer", "decode"), 0.0)
+        self._stopped = threading.Event()
+        self._done = threading.Event()
+        self._error: EdgeInferError | None = None
+        self._started_ns = 0
+        self._ended_ns = 0
+        self._thread = threading.Thread(target=self._run, name=f"pipeline {name}", daemon=True)
+
+    @property
+    def device(self) -> str:
+        return self._model.device
+
+    @property
+    def state(self) -> str:
+        """`ok`, or `degraded: reason`, or `stopped`."""
+        if self._done.is_set():
+            return "stopped"
+        return "degraded: source lost" if self._capture.is_lost else "ok"
+
+    def start(self) -> None:
+        self._started_ns = self._clock.monotonic_ns()
+        for delivery in self._deliveries:
+            delivery.start()
+        self._capture.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End soon: the frame in work is finished, every finished result is written."""
+        self._stopped.set()
+        self._capture.stop()
+
+    def close(self) -> None:
+        """Close what it was given, where it was never started; otherwise stop it and wait."""
+        if self._thread.ident is not None:
+            self.stop()
+            self.wait()
+            return
+        self._source.close()
+        self._model.close()
+        for delivery in self._deliveries:
+            delivery.sink.close()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Whether it has ended, within that time."""
+        return self._done.wait(timeout_s)
+
+    def run(self) -> Report:
+        self.start()
+        self.wait()
+        return self.report()
+
+    def report(self) -> Report:
+        """How it went, or how it goes."""
+        counts = self.tally.snapshot()
+        frames = counts.get("inferred", 0)
+        end_ns = self._ended_ns or self._clock.monotonic_ns()
+        return Report(
+            frames=frames,
+            results=counts.get("published", 0),
+            elapsed_s=(end_ns - self._started_ns) / 1e9,
+            counts=counts,
+            stage_ms={stage: total / max(frames, 1) for stage, total in self._stage_ns.items()},
+            skipped=dict(self._source.skipped),
+            error=self._error,
+        )
+
+    def _run(self) -> None:
+        try:
+            self._infer_all()
+        except Finished:
+            pass
+        except EdgeInferError as error:
+            self._error = error
+        except Exception as bug:
+            log.exception("pipeline %s failed", self.name)
+            self._error = EdgeInferError(f"pipeline {self.name} failed: {bug!r}")
+        self._capture.stop()
+        self._ended_ns = self._clock.monotonic_ns()
+        self._deliver_the_rest()
+        self._capture.join(_CAPTURE_MAY_TAKE_S)
+        self._model.close()
+        self._done.set()
+
+    def _infer_all(self) -> None:
+        last_frame_ns = self._clock.monotonic_ns()
+        while not self._stopped.is_set():
+            frame = self._handoff.get(_LOOK_EVERY_S)
+            if frame is None:
+                last_frame_ns = self._look_after_source(last_frame_ns)
+                continue
+            last_frame_ns = self._clock.monotonic_ns()
+            self._take(frame)
+            if self._limits.frames is not None and self.tally["inferred"] >= self._limits.frames:
+                return
+
+    def _take(self, frame: Frame) -> None:
+        if self._is_too_old(frame):
+            self.tally.add("dropped.max_age")
+            return
+        result = self._model.infer(frame)
+        self.tally.add("inferred")
+        timing = result.timing_ms
+        self._stage_ns["preprocess"] += timing.preprocess
+        self._stage_ns["infer"] += timing.infer
+        self._stage_ns["decode"] += timing.decode
+        if self._is_too_old(frame):
+            self.tally.add("dropped.max_age")
+            return
+        self.latest = result
+        self.tally.add("published")
+        for delivery in self._deliveries:
+            delivery.put(result, frame)
+
+    def _is_too_old(self, frame: Frame) -> bool:
+        if self._limits.max_age_ms is None or not self._source.live:
+            return False
+        return self._clock.monotonic_ns() - frame.captured_ns > self._limits.max_age_ms * 1e6
+
+    def _look_after_source(self, last_frame_ns: int) -> int:
+        """Nothing came for a while: is that a source that never delivers, a hung read, or patience?"""
+        now_ns = self._clock.monotonic_ns()
+        silent_s = (now_ns - last_frame_ns) / 1e9
+        if self.tally["captured"] == 0:
+            if silent_s > self._limits.first_frame_s:
+                raise SourceError(f"{self._source.uri} delivered no frame within {self._limits.first_frame_s:g} s")
+        elif not self._capture.is_lost and silent_s > self._limits.silence_s:
+            self._capture.replace_hung_read()
+            return now_ns
+        return last_frame_ns
+
+    def _deliver_the_rest(self) -> None:
+        for delivery in self._deliveries:
+            delivery.finish()
+        # At the end of a file a slow sink may take its time; after a stop it may not.
+        for delivery in self._deliveries:
+            while not delivery.join(_SINKS_MAY_TAKE_S):
+                if self._stopped.is_set():
+                    delivery.give_up()
+                    break
+        failed = [delivery.error for delivery in self._deliveries if delivery.error is not None]
+        if failed and self._error is None:
+            lost = sum(count for name, count in self.tally.snapshot().items() if name.startswith("failed.sink"))
+            self._error = (
+                failed[0] if len(failed) == 1 and not lost else OutputError(f"{failed[0]}, {lost} results lost")
+            )
+
+
+def _cannot_reopen() -> Source:
+    raise SourceError("this source cannot be opened again")

@@ -1,0 +1,83 @@
+"""From the words of a configuration to a pipeline that is ready to start."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from edgeinfer.bundle import Overrides
+from edgeinfer.clock import Clock
+from edgeinfer.config import PipelineConfig
+from edgeinfer.model import Identity, open_model
+from edgeinfer.pipeline import Limits, Pipeline
+from edgeinfer.sinks import Sink, SinkOptions, open_sink, sink_name
+from edgeinfer.sources import Source, SourceOptions, open_source
+
+
+def open_pipeline(
+    config: PipelineConfig, *, node: str | None = None, sinks: Iterable[Sink] = (), clock: Clock | None = None
+) -> Pipeline:
+    """Open the model, the source and the outputs that the words name; what is open already is closed on an error.
+
+    `sinks` are added to those of the configuration. Raises ModelError, DeviceNotFound, SourceError, OutputError.
+    """
+    clock = clock or Clock()
+    for word in config.output:
+        sink_name(word)  # A misspelt output is said before a model is loaded.
+    options = _source_options(config)
+
+    def reopen() -> Source:
+        return open_source(config.source, options, clock=clock)
+
+    with ExitStack() as opened:
+        source = reopen()
+        opened.callback(source.close)
+        model = open_model(
+            config.model,
+            device=config.device,
+            threads=config.threads,
+            paced=source.live,
+            overrides=overrides_of(config),
+            identity=Identity(node or socket.gethostname(), config.name),
+            clock=clock,
+        )
+        opened.callback(model.close)
+        sink_options = SinkOptions(fps=source.fps, live=source.live)
+        outputs = list(sinks)
+        for word in config.output:
+            outputs.append(open_sink(word, sink_options))
+            opened.callback(outputs[-1].close)
+        pipeline = Pipeline(
+            model,
+            source,
+            outputs,
+            name=config.name,
+            reopen=reopen,
+            limits=Limits(frames=config.frames, max_age_ms=config.max_age),
+            clock=clock,
+        )
+        opened.pop_all()
+        return pipeline
+
+
+def _source_options(config: PipelineConfig) -> SourceOptions:
+    return SourceOptions(width=config.width, height=config.height, fps=config.fps, pixel_format=config.pixel_format)
+
+
+def overrides_of(config: PipelineConfig) -> Overrides:
+    """What the configuration says over the facts of the model itself."""
+    return Overrides(
+        task=config.task,
+        decoder=config.decoder,
+        labels=Path(config.labels) if config.labels else None,
+        colour=config.colour,
+        mean=config.mean,
+        std=config.std,
+        fit=config.fit,
+        score_min=config.score_min,
+        iou_max=config.iou_max,
+        max_results=config.max_results,
+        box_units=config.box_units,
+    )

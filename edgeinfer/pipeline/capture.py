@@ -1,0 +1,178 @@
+"""The thread that reads a source, and opens it again when it went away."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import random
+import threading
+from collections.abc import Callable
+
+from edgeinfer.errors import EdgeInferError, SourceError
+from edgeinfer.metrics import Tally
+from edgeinfer.pipeline.handoff import Handoff
+from edgeinfer.sources import Source
+
+log = logging.getLogger(__name__)
+
+_FIRST_DELAY_S = 0.5
+_LONGEST_DELAY_S = 30.0
+_MOST_HUNG_READS = 4
+
+
+class Backoff:
+    """Delays that double up to 30 s, each a little random, so that many nodes do not knock at once."""
+
+    def __init__(self) -> None:
+        self._delay_s = _FIRST_DELAY_S
+
+    def next_s(self) -> float:
+        delay_s, self._delay_s = self._delay_s, min(self._delay_s * 2, _LONGEST_DELAY_S)
+        return delay_s * random.uniform(0.8, 1.2)
+
+    def reset(self) -> None:
+        self._delay_s = _FIRST_DELAY_S
+
+
+class Capture:
+    """Reads `source` in a thread of its own and hands each frame over.
+
+    A live source that is lost is opened again by `reopen`, for as long as it takes; whatever else ends a source
+    ends the frames. `wait` sleeps that many seconds or until stopped, and says whether it was stopped; a test
+    passes its own. Frames are numbered here, so that the count goes on across a reopening.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        reopen: Callable[[], Source],
+        handoff: Handoff,
+        tally: Tally,
+        *,
+        wait: Callable[[float], bool] | None = None,
+    ) -> None:
+        self._source = source
+        self._reopen = reopen
+        self._handoff = handoff
+        self._tally = tally
+        self._stopped = threading.Event()
+        self._wait = wait or self._stopped.wait
+        self._seq = 0
+        self._turn = 0
+        self._hung_reads = 0
+        self._turn_lock = threading.Lock()
+        self._backoff = Backoff()
+        self._is_lost = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the source is away at this moment."""
+        return self._is_lost
+
+    def start(self) -> None:
+        self._start_thread()
+
+    def stop(self) -> None:
+        """End reading soon; a read that hangs is left behind in its daemon thread."""
+        self._stopped.set()
+        self._handoff.abandon()
+
+    def join(self, timeout_s: float) -> None:
+        """Give the thread that long to close its source."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def replace_hung_read(self) -> None:
+        """Leave a read that never returned behind, and open the source afresh in a new thread."""
+        self._hung_reads += 1
+        self._tally.add("source.hung")
+        if self._hung_reads > _MOST_HUNG_READS:
+            self._handoff.finish(
+                SourceError(f"{self._source.uri} hangs", hint=f"{_MOST_HUNG_READS} reads in a row never returned")
+            )
+            return
+        log.warning("%s hangs, opening it again", self._source.uri)
+        self._is_lost = True
+        self._start_thread(lost=True)
+
+    def _start_thread(self, *, lost: bool = False) -> None:
+        with self._turn_lock:
+            self._turn += 1
+            turn = self._turn
+        self._thread = threading.Thread(
+            target=self._run, args=(turn,), kwargs={"lost": lost}, name="capture", daemon=True
+        )
+        self._thread.start()
+
+    def _is_mine(self, turn: int) -> bool:
+        return turn == self._turn and not self._stopped.is_set()
+
+    def _run(self, turn: int, *, lost: bool) -> None:
+        source = self._source
+        try:
+            if lost:
+                source = self._open_again(turn)
+            self._read_all(turn, source)
+        except EdgeInferError as error:
+            if self._is_mine(turn):
+                self._handoff.finish(error)
+        except Exception as bug:
+            log.exception("reading %s failed", source.uri)
+            if self._is_mine(turn):
+                self._handoff.finish(EdgeInferError(f"reading {source.uri} failed: {bug!r}"))
+
+    def _read_all(self, turn: int, source: Source) -> None:
+        while self._is_mine(turn):
+            try:
+                frame = source.read()
+            except SourceError as error:
+                source.close()
+                if not source.live or not self._is_mine(turn):
+                    raise
+                # Before the first frame, a source that cannot deliver is a wrong source.
+                if self._seq == 0:
+                    raise
+                self._say_lost(source.uri, error)
+                source = self._open_again(turn)
+                continue
+            if frame is None:
+                source.close()
+                if self._is_mine(turn):
+                    self._handoff.finish()
+                return
+            if not self._is_mine(turn):
+                break
+            self._say_returned(source.uri)
+            self._handoff.put(dataclasses.replace(frame, seq=self._seq))
+            self._seq += 1
+            self._tally.add("captured")
+        source.close()
+
+    def _open_again(self, turn: int) -> Source:
+        while self._is_mine(turn):
+            if self._wait(self._backoff.next_s()):
+                break
+            try:
+                source = self._reopen()
+            except SourceError as still_away:
+                log.debug("still away: %s", still_away)
+                continue
+            self._source = source
+            self._tally.add("source.reopened")
+            return source
+        raise SourceError(f"{self._source.uri} was given up")
+
+    def _say_lost(self, uri: str, error: SourceError) -> None:
+        # Once when it goes away; a camera that flaps does so without a line per try.
+        if not self._is_lost:
+            log.warning("lost %s, opening it again until it is back: %s", uri, error)
+            self._tally.add("source.lost")
+        self._is_lost = True
+
+    def _say_returned(self, uri: str) -> None:
+        if self._is_lost:
+            log.warning("%s is back", uri)
+            self._is_lost = False
+        self._backoff.reset()
+        self._hung_reads = 0

@@ -1,0 +1,24 @@
+"""Results as JSON lines, to a file or to stdout."""
+
+from __future__ import annotations
+
+from edgeinfer.frame import Frame
+from edgeinfer.result import Result
+from edgeinfer.sinks import SinkOptions
+from edgeinfer.sinks.textfile import LineFile
+
+
+class JsonlSink:
+    """One line a result, in the form of `edgeinfer.result/1`."""
+
+    wants_pixels = False
+
+    def __init__(self, uri: str, options: SinkOptions) -> None:
+        self.uri = uri
+        self._file = LineFile(uri)
+
+    def write(self, result: Result, frame: Frame | None) -> None:
+        self._file.write(result.to_json() + b"\n")
+
+    def close(self) -> None:
+        self._file.close()

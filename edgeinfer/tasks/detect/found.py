@@ -1,0 +1,67 @@
+"""Boxes above the threshold -> detections of the source image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeinfer.bundle import Decode
+from edgeinfer.preprocess import Placement
+from edgeinfer.result import Detection, Outcome
+from edgeinfer.tasks.detect.nms import suppress
+
+# More than this many candidates are no objects but a flood: the best are enough, and the time stays bounded.
+CANDIDATES_MAX = 1000
+
+NOTHING = Outcome(detections=())
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Boxes (n, 4) in 0..1 of the model's input, one class and score each; any order, any number a model gives."""
+
+    boxes_xyxy: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    class_ids: npt.NDArray[np.int64]
+
+    def __getitem__(self, picked: npt.NDArray[np.int64] | npt.NDArray[np.bool_] | slice) -> Found:
+        return Found(self.boxes_xyxy[picked], self.scores[picked], self.class_ids[picked])
+
+
+def best_first(found: Found) -> Found:
+    """Without boxes that are none (NaN, infinite, no area); by falling score, equal ones as they came; bounded."""
+    boxes = found.boxes_xyxy
+    # A NaN compares false; two infinities of one sign are no extent either.
+    with np.errstate(invalid="ignore"):
+        extents = boxes[:, 2:] - boxes[:, :2]
+        sound = (extents > 0).all(axis=1) & np.isfinite(boxes).all(axis=1) & ~np.isnan(found.scores)
+    if not sound.all():
+        found = found[sound]
+    order = np.argsort(-found.scores, kind="stable")
+    return found[order[:CANDIDATES_MAX]]
+
+
+def without_doubles(found: Found, iou_max: float) -> Found:
+    """Non-maximum suppression per class; best first in and out."""
+    return found[suppress(found.boxes_xyxy, found.class_ids, iou_max)]
+
+
+def to_outcome(found: Found, decode: Decode, where: Placement, label: Callable[[int], str]) -> Outcome:
+    """Best first -> at most `max_results` detections of the source; what lies outside the picture is left out."""
+    boxes = where.to_source(found.boxes_xyxy)
+    # Rounded before they are judged: a box that has no area when written has none.
+    boxes_xyxy = np.round(boxes.astype(np.float64), 6)
+    inside = ((boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) > 0).all(axis=1)
+    picked = np.flatnonzero(inside)[: decode.max_results]
+    scores = np.round(np.clip(found.scores[picked].astype(np.float64), 0.0, 1.0), 5)
+    return Outcome(
+        detections=tuple(
+            Detection(label(class_id), class_id, score, (box[0], box[1], box[2], box[3]))
+            for class_id, score, box in zip(
+                found.class_ids[picked].tolist(), scores.tolist(), boxes_xyxy[picked].tolist(), strict=True
+            )
+        )
+    )

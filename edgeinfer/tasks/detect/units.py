@@ -1,0 +1,39 @@
+"""Whether boxes come in pixels of the model's input or in 0..1 of it, and a look at whether that is true."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeinfer.bundle import Bundle
+
+log = logging.getLogger(__name__)
+
+# A sound box may stick out of the picture, but not by its size many times over.
+_FAR_OUT = 4.0
+
+
+class UnitsWatch:
+    """width, height: what divides a box to make it 0..1. Warns once where the result is far outside the picture."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._has_warned = False
+        in_pixels = bundle.decode.box_units == "pixels"
+        self.width = float(bundle.image.width) if in_pixels else 1.0
+        self.height = float(bundle.image.height) if in_pixels else 1.0
+
+    def look_at(self, boxes_xyxy: npt.NDArray[np.float32]) -> None:
+        if self._has_warned or not boxes_xyxy.size or boxes_xyxy.max() < _FAR_OUT:
+            return
+        self._has_warned = True
+        other = "pixels" if self._bundle.decode.box_units == "normalised" else "normalised"
+        log.warning(
+            "%s gives boxes up to %.4g times the picture, taken as %s; if nothing fits, say --box-units %s",
+            self._bundle.name,
+            boxes_xyxy.max(),
+            self._bundle.decode.box_units,
+            other,
+        )

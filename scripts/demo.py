@@ -1,0 +1,176 @@
+"""The main job, shown: a model over a source, and what it saw and how fast in plain words."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from os.path import relpath
+from pathlib import Path
+
+import edgeinfer
+
+MODEL = "blood-cells"
+SOURCE = "synthetic://blood-smear?frames=300"
+OUTPUTS = ("demo.jsonl", "demo.mp4")
+FRAMES = 300
+TIME_LIMIT_S = 45.0
+LINE_EVERY_S = 0.1
+STAGES = ("wait", "preprocess", "infer", "decode")
+
+
+@dataclass
+class Tally:
+    """What went by so far. `total` counts labels over all frames, `most` how many there were in one."""
+
+    frames: int = 0
+    first_s: float = 0.0
+    last_s: float = 0.0
+    total: Counter[str] = field(default_factory=Counter)
+    most: Counter[str] = field(default_factory=Counter)
+    stage_ms: Counter[str] = field(default_factory=Counter)
+    latest: edgeinfer.Result | None = None
+
+    def add(self, result: edgeinfer.Result, now_s: float) -> None:
+        if self.frames == 0:
+            self.first_s = now_s
+        self.frames += 1
+        self.last_s = now_s
+        self.latest = result
+        here = labels_in(result)
+        self.total.update(here)
+        self.most |= here
+        for stage in STAGES:
+            self.stage_ms[stage] += getattr(result.timing_ms, stage)
+
+    @property
+    def fps(self) -> float:
+        """Frames per second between the first result and the last; the model's loading is left out."""
+        took_s = self.last_s - self.first_s
+        return (self.frames - 1) / took_s if took_s > 0 else 0.0
+
+
+def labels_in(result: edgeinfer.Result) -> Counter[str]:
+    """How many of each label are in one picture; of a whole picture's classes only the best."""
+    found = result.detections or (result.classes or ())[:1]
+    return Counter(one.label for one in found)
+
+
+def main() -> int:
+    wanted = arguments()
+    # A demo that is told to stop still closes its video.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    tally = Tally()
+    line = ProgressLine()
+    status = 0
+    try:
+        for result in results(wanted):
+            tally.add(result, time.monotonic())
+            line.show(tally)
+            if wanted.frames is None and tally.last_s - tally.first_s > TIME_LIMIT_S:
+                break
+    except KeyboardInterrupt:
+        status = 130
+    except edgeinfer.EdgeInferError as error:
+        line.clear()
+        print(f"error: {error}", file=sys.stderr)
+        status = error.exit_code
+    line.clear()
+    if tally.latest is not None:
+        print(summary(tally, wanted))
+    return status
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/demo", description="Runs a model over a source; writes demo.jsonl and demo.mp4 here."
+    )
+    parser.add_argument("where", nargs="?", metavar="SOURCE", help="camera, file or stream, as in /dev/video0")
+    parser.add_argument("--model", default=MODEL, help="file, folder or name (default: %(default)s)")
+    parser.add_argument("--source", default=SOURCE, help="the same as SOURCE (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="as in litert:cpu or onnx:cpu (default: %(default)s)")
+    parser.add_argument("--frames", type=int, help=f"how many (default: {FRAMES}, for at most {TIME_LIMIT_S:.0f} s)")
+    wanted = parser.parse_args()
+    wanted.source = wanted.where or wanted.source
+    return wanted
+
+
+def results(wanted: argparse.Namespace) -> Iterator[edgeinfer.Result]:
+    """The run itself; closed, outputs and all, when the loop over it ends."""
+    run = edgeinfer.run(
+        wanted.model, wanted.source, device=wanted.device, outputs=OUTPUTS, frames=wanted.frames or FRAMES
+    )
+    with closing(run):
+        yield from run
+
+
+class ProgressLine:
+    """One line that is written over, ten times a second, and only where a person looks."""
+
+    def __init__(self) -> None:
+        self._shown_s = 0.0
+        self._is_seen = sys.stderr.isatty()
+
+    def show(self, tally: Tally) -> None:
+        if not self._is_seen or tally.last_s - self._shown_s < LINE_EVERY_S:
+            return
+        self._shown_s = tally.last_s
+        here = ", ".join(f"{count} {label}" for label, count in labels_in(tally.latest).most_common()) or "nothing"
+        line = f"{tally.frames} frames, {tally.fps:.1f} per second: {here}"
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r\033[K{line[:width]}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self._is_seen:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def summary(tally: Tally, wanted: argparse.Namespace) -> str:
+    result = tally.latest
+    per_frame = {stage: total_ms / tally.frames for stage, total_ms in tally.stage_ms.items()}
+    work_ms = sum(per_frame.values()) - per_frame["wait"]
+    stages = ", ".join(f"{stage} {took_ms:.2f}" for stage, took_ms in per_frame.items())
+    return "\n".join(
+        [
+            f"{result.model.name} looked at {tally.frames} frames of {result.source.uri}",
+            f"({result.source.width} x {result.source.height} pixels) and saw, per frame:",
+            *sights(tally),
+            f"Speed   {tally.fps:.1f} frames per second, {work_ms:.2f} ms of work per frame ({stages})",
+            f"Device  {result.device}",
+            f"Files   {Path('demo.jsonl').resolve()}  one result per line",
+            f"        {Path('demo.mp4').resolve()}  the frames with what was seen drawn in",
+            "Next",
+            *(f"        {line}" for line in what_next(wanted)),
+        ]
+    )
+
+
+def sights(tally: Tally) -> list[str]:
+    if not tally.total:
+        return ["        nothing that the model is sure enough of"]
+    wide = max(map(len, tally.total))
+    return [
+        f"        {label:{wide}}  {count / tally.frames:6.2f} on average, at most {tally.most[label]}"
+        for label, count in tally.total.most_common()
+    ]
+
+
+def what_next(wanted: argparse.Namespace) -> list[str]:
+    edgeinfer_command = relpath(Path(sys.executable).parent / "edgeinfer")
+    model = shlex.quote(wanted.model)
+    return [
+        f"{edgeinfer_command} run --model {model} --source /dev/video0 --output seen.jsonl",
+        f"{edgeinfer_command} inspect {model}",
+        f"{edgeinfer_command} run --help",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+import threading
+
+import numpy as np
+import pytest
+
+from edgeinfer.errors import SourceError
+from edgeinfer.frame import Frame
+from edgeinfer.pipeline.handoff import BoundedQueue, Finished, Mailbox
+
+PIXELS = np.zeros((2, 2, 3), dtype=np.uint8)
+
+
+def frame(seq: int) -> Frame:
+    return Frame(PIXELS, seq, 0, 0, "test:")
+
+
+def test_the_mailbox_keeps_the_newest_frame_and_counts_the_replaced():
+    dropped = []
+    mailbox = Mailbox(lambda: dropped.append(1))
+    for seq in range(5):
+        mailbox.put(frame(seq))
+    assert mailbox.get().seq == 4
+    assert len(dropped) == 4
+
+
+def test_the_mailbox_never_gives_a_frame_twice():
+    mailbox = Mailbox(lambda: None)
+    mailbox.put(frame(0))
+    assert mailbox.get().seq == 0
+    assert mailbox.get(timeout_s=0.01) is None
+
+
+def test_the_queue_makes_the_writer_wait_and_keeps_every_frame_in_order():
+    queue = BoundedQueue(size=2)
+    writer = threading.Thread(target=lambda: [queue.put(frame(seq)) for seq in range(50)] and queue.finish())
+    writer.start()
+    seen = []
+    with pytest.raises(Finished):
+        while True:
+            seen.append(queue.get(5).seq)
+            assert len(queue._frames) <= 2
+    writer.join()
+    assert seen == list(range(50))
+
+
+def test_what_was_put_before_an_error_comes_before_the_error():
+    queue = BoundedQueue()
+    queue.put(frame(0))
+    queue.finish(SourceError("gone"))
+    assert queue.get().seq == 0
+    with pytest.raises(SourceError, match="gone"):
+        queue.get()
+
+
+def test_abandoning_wakes_a_writer_that_waits_for_room():
+    queue = BoundedQueue(size=1)
+    queue.put(frame(0))
+    writer = threading.Thread(target=queue.put, args=(frame(1),))
+    writer.start()
+    queue.abandon()
+    writer.join(5)
+    assert not writer.is_alive()
+    with pytest.raises(Finished):
+        queue.get()
