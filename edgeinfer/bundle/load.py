@@ -216,11 +216,15 @@ def _image(file: ModelFile, stated: InputFacts, said: Overrides, convention: Con
 def _scaling(
     stated: InputFacts, said: Overrides, metadata: Metadata, convention: Convention, pick: _Picker
 ) -> tuple[tuple[float, ...], tuple[float, ...], bool] | None:
-    """mean, std, raw_bytes from the first place that states both mean and std."""
+    """mean, std, raw_bytes from the first place that states both mean and std.
+
+    An 8-bit input that can take the pixels as they are does so, whatever the file's metadata say of mean and std:
+    these are for the float twin, and TensorFlow's own Task Library ignores them there too.
+    """
     for mean, std, where in (
         (said.mean, said.std, "flag"),
         (stated.mean, stated.std, "model.toml"),
-        (metadata.mean, metadata.std, "file metadata"),
+        (None, None, "") if convention.raw_bytes else (metadata.mean, metadata.std, "file metadata"),
     ):
         if (mean is None) != (std is None):
             raise AmbiguousModel(f"only one of mean and std is given ({where})", hint="give both")

