@@ -18,6 +18,8 @@ RBC, WBC, PLATELET = "RBC", "WBC", "Platelets"
 RBC_PER_FIELD, WBC_PER_FIELD, PLATELETS_PER_FIELD = 15.0, 0.8, 1.6
 RBC_DIAMETER, WBC_DIAMETER, PLATELET_DIAMETER = (86.0, 130.0), (120.0, 225.0), (27.0, 50.0)
 FIELDS_ACROSS, FIELDS_DOWN = 4, 3
+# A larger picture is a field of at most this size, enlarged: a slide takes 15 times the memory of a field.
+FIELD_WIDTH_MAX, FIELD_HEIGHT_MAX = 960, 720
 VISIBLE_MIN = 0.4
 DRIFT_PX_S = (23.0, 7.0)
 GRAIN_MIDDLE = 12
@@ -67,14 +69,17 @@ class BloodSmear:
             raise ValueError(f"a smear of {width}x{height} pixels is too small to draw")
         rng = np.random.default_rng(seed)
         self.width, self.height = width, height
-        scale = min(width / 640.0, height / 480.0)
-        self._slide_size = (FIELDS_ACROSS * width, FIELDS_DOWN * height)
+        shrink = max(1.0, width / FIELD_WIDTH_MAX, height / FIELD_HEIGHT_MAX)
+        across, down = max(16, round(width / shrink)), max(16, round(height / shrink))
+        self._field_size = (across, down)
+        scale = min(across / 640.0, down / 480.0)
+        self._slide_size = (FIELDS_ACROSS * across, FIELDS_DOWN * down)
         self._drift_px_s = (DRIFT_PX_S[0] * scale, DRIFT_PX_S[1] * scale)
         self._sway_px = 30.0 * scale
-        self._start = (float(rng.uniform(0, width)), float(rng.uniform(0, height)))
+        self._start = (float(rng.uniform(0, across)), float(rng.uniform(0, down)))
         slide, self._boxes, self._labels = _draw_slide(rng, self._slide_size, scale)
         # One field of padding, so that every view is a plain slice.
-        self._slide: Pixels = np.pad(slide, ((0, height), (0, width), (0, 0)), mode="wrap")
+        self._slide: Pixels = np.pad(slide, ((0, down), (0, across), (0, 0)), mode="wrap")
         self._lamp = _draw_lamp(rng, width, height)
         self._grain = _draw_grain(rng, width, height)
 
@@ -86,7 +91,7 @@ class BloodSmear:
         # Shifted by a cell's own size, so that one which hangs over the left edge is not wrapped away.
         x0 = (self._boxes[:, 0] - left + size[:, 0]) % across - size[:, 0]
         y0 = (self._boxes[:, 1] - top + size[:, 1]) % down - size[:, 1]
-        limits = (self.width, self.height, self.width, self.height)
+        limits = (*self._field_size, *self._field_size)
         seen = np.stack([x0, y0, x0 + size[:, 0], y0 + size[:, 1]], axis=1).clip(0, limits)
         area = (seen[:, 2] - seen[:, 0]) * (seen[:, 3] - seen[:, 1])
         enough = area >= VISIBLE_MIN * size[:, 0] * size[:, 1]
@@ -104,7 +109,10 @@ class BloodSmear:
         elif out.shape != shape or out.dtype != np.uint8:
             raise ValueError(f"out is {out.shape} {out.dtype}, the smear {shape} uint8")
         left, top = self._view_at(t_s)
-        view = self._slide[top : top + self.height, left : left + self.width]
+        across, down = self._field_size
+        view = self._slide[top : top + down, left : left + across]
+        if self._field_size != (self.width, self.height):
+            view = np.asarray(cv2.resize(view, (self.width, self.height)), np.uint8)
         lit = cv2.multiply(view, self._lamp, scale=1.0 / 255.0)
         np.copyto(out, cv2.addWeighted(lit, 1.0, self._grain_at(t_s), 1.0, -GRAIN_MIDDLE))
         return out
@@ -114,11 +122,11 @@ class BloodSmear:
         across, down = self._slide_size
         x = self._start[0] + self._drift_px_s[0] * t_s
         y = self._start[1] + self._drift_px_s[1] * t_s + self._sway_px * math.sin(0.21 * t_s)
-        return int(math.floor(x)) % across, int(math.floor(y)) % down
+        return math.floor(x) % across, math.floor(y) % down
 
     def _grain_at(self, t_s: float) -> Pixels:
         """Sensor noise: one noisy plate, laid elsewhere at every millisecond."""
-        tick = int(round(t_s * 1000.0)) & 0xFFFFFFFF
+        tick = round(t_s * 1000.0) & 0xFFFFFFFF
         mixed = (tick * 2654435761) & 0xFFFFFFFF
         down = (mixed >> 8) % (self._grain.shape[0] - self.height + 1)
         across = (mixed >> 20) % (self._grain.shape[1] - self.width + 1)
@@ -145,10 +153,11 @@ def _draw_slide(
         x0, y0, x1, y1 = sprite.body_xyxy
         boxes.append((left + x0, top + y0, left + x1, top + y1))
         labels.append(cell.label)
-    density = cv2.GaussianBlur(density, (0, 0), max(0.3, 1.1 * scale), borderType=cv2.BORDER_REFLECT)
+    blurred = cv2.GaussianBlur(density, (0, 0), max(0.3, 1.1 * scale), borderType=cv2.BORDER_REFLECT)
     # In place: the density of a whole slide is tens of megabytes.
-    np.exp(np.negative(density, out=density), out=density)
-    slide = np.multiply(density, light, out=density).clip(0, 255, out=density).astype(np.uint8)
+    shine = np.asarray(blurred, np.float32)
+    np.exp(np.negative(shine, out=shine), out=shine)
+    slide = np.multiply(shine, light, out=shine).clip(0, 255, out=shine).astype(np.uint8)
     return slide, np.array(boxes, np.float64), tuple(labels)
 
 

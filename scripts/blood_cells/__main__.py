@@ -1,8 +1,8 @@
 """Train, export and measure the blood cell detector.
 
-    python -m scripts.blood_cells train    ../shared/testdata/training/bccd --checkpoint /tmp/blood-cells.pt
-    python -m scripts.blood_cells bundle   ../shared/testdata/training/bccd --checkpoint /tmp/blood-cells.pt
-    python -m scripts.blood_cells evaluate ../shared/testdata/training/bccd
+$ python -m scripts.blood_cells train    ../shared/testdata/training/bccd --checkpoint /tmp/blood-cells.pt
+$ python -m scripts.blood_cells bundle   ../shared/testdata/training/bccd --checkpoint /tmp/blood-cells.pt
+$ python -m scripts.blood_cells evaluate ../shared/testdata/training/bccd
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .model import Detector
 from .train import Schedule, fit
 
 # Slides for learning and slides for measuring never share a seed.
-LEARNT_SEEDS, MEASURED_SEEDS = range(1000, 1040), range(0, 10)
+LEARNT_SEEDS, MEASURED_SEEDS = range(1000, 1040), range(10)
 
 
 def main() -> None:
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (bundle, evaluate):
         command.add_argument("--out", type=Path, default=Path("models/blood-cells"), help="folder of the bundle")
     train.add_argument("--lists", nargs="+", default=["train", "val"], choices=["train", "val"])
+    train.add_argument("--start", type=Path, help="checkpoint to go on from; default: from scratch")
     train.add_argument("--steps", type=int, default=Schedule().steps)
     train.add_argument("--rate", type=float, default=Schedule().rate)
     train.add_argument("--width", type=int, default=Schedule().width)
@@ -62,9 +63,17 @@ def _train(args: argparse.Namespace) -> None:
     drawn = draw_smears(LEARNT_SEEDS, views=5)
     print(f"{len(photos)} photos, {len(drawn)} drawn, ready after {time.monotonic() - began:.0f} s", flush=True)
     unseen = [] if "val" in args.lists else load_bccd(args.data, "val")
-    model = fit(photos, drawn, schedule, mix, lambda model: _glance(model, unseen))
-    torch.save({"width": args.width, "lists": args.lists, "model": model.state_dict()}, args.checkpoint)
+    start = _load(args.start) if args.start else None
+    model = fit(photos, drawn, schedule, mix, start, lambda model: _glance(model, unseen))
+    torch.save({"width": args.width, "model": model.state_dict()}, args.checkpoint)
     print(f"{args.checkpoint} written after {time.monotonic() - began:.0f} s")
+
+
+def _load(checkpoint: Path) -> Detector:
+    saved = torch.load(checkpoint, weights_only=True)
+    model = Detector(width=saved["width"])
+    model.load_state_dict(saved["model"])
+    return model
 
 
 def _glance(model: Detector, unseen: list[Sample]) -> str:
@@ -78,10 +87,7 @@ def _glance(model: Detector, unseen: list[Sample]) -> str:
 def _bundle(args: argparse.Namespace) -> None:
     from .bundle import write_bundle
 
-    saved = torch.load(args.checkpoint, weights_only=True)
-    model = Detector(width=saved["width"])
-    model.load_state_dict(saved["model"])
-    write_bundle(model.eval(), args.data, args.out, MEASURED_SEEDS, args.score_min)
+    write_bundle(_load(args.checkpoint).eval(), args.data, args.out, MEASURED_SEEDS, args.score_min)
 
 
 def _evaluate(args: argparse.Namespace) -> None:

@@ -113,7 +113,8 @@ def _print_file(path: Path) -> float:
     interpreter = Interpreter(str(path))
     for detail in (*interpreter.get_input_details(), *interpreter.get_output_details()):
         scale, zero = detail["quantization"]
-        print(f"{detail['name']} {detail['shape'].tolist()} {detail['dtype'].__name__} scale 1/{1 / scale:.3f} zero {zero}")
+        shape, kind = detail["shape"].tolist(), detail["dtype"].__name__
+        print(f"{detail['name']} {shape} {kind} scale 1/{1 / scale:.3f} zero {zero}")
     print(list_ops(path))
     middle, slow = invoke_ms(path)
     print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, invoke {middle:.2f} ms (p90 {slow:.2f}), one thread")
@@ -130,8 +131,9 @@ decoder = "yolov8"
 labels = "labels.txt"
 licence = "Apache-2.0"
 origin = """\\
-Trained from scratch by scripts/blood_cells on the train and val lists of BCCD (github.com/Shenggan/BCCD_Dataset, MIT, \\
-292 pictures) and, for 15 % of the samples, on frames drawn by edgeinfer.sources.smear. No pretrained weights.\\
+Trained from scratch by scripts/blood_cells on the train and val lists of BCCD \\
+(github.com/Shenggan/BCCD_Dataset, MIT, 292 pictures) and, for 15 % of the samples, on frames drawn by \\
+edgeinfer.sources.smear. No pretrained weights.\\
 """
 
 [weights]
@@ -176,23 +178,23 @@ A small anchor-free detector of our own ({figures.parameters / 1e6:.2f} M parame
 and as float32 ONNX. The output is one tensor [1, 7, 1500]: cx, cy, w, h in 0..1 of the input, then the three scores.
 
 ## Data
-- [BCCD](https://github.com/Shenggan/BCCD_Dataset) (MIT, copyright 2017 shenggan): 364 pictures of 640x480 with boxes. Learnt
-  from: the train and val lists (292). Measured on: the test list (72), which nothing was chosen by.
-- 15 % of the samples were frames drawn by `edgeinfer.sources.smear`, so that `synthetic://` sources are detected as well.
-  No picture of the data set went into the drawing.
+- [BCCD](https://github.com/Shenggan/BCCD_Dataset) (MIT, copyright 2017 shenggan): 364 pictures of 640x480 with
+  boxes. Learnt from: the train and val lists (292). Measured on: the test list (72), which nothing was chosen by.
+- 15 % of the samples were frames drawn by `edgeinfer.sources.smear`, so that `synthetic://` sources are detected as
+  well. No picture of the data set went into the drawing.
 
 Boxes of less than 6 pixels a side (labelling slips) were left out, of learning and of measuring.
 
 ## Figures
 Average precision at IoU 0.5 on the test list, by pycocotools:
 
-| | mean | {' | '.join(LABELS)} | mean over IoU .5:.95 |
+| | mean | {" | ".join(LABELS)} | mean over IoU .5:.95 |
 |---|---|---|---|---|---|
 {rows}
 
-int8 at score {figures.score_min}, IoU 0.5: finds {photos['all']:.1%} of the labelled cells of the test list, and
-{photos['precision']:.1%} of what it reports is labelled. On 50 drawn frames of unseen slides at score {SCORE_MIN}:
-{drawn['all']:.1%} and {drawn['precision']:.1%}.
+int8 at score {figures.score_min}, IoU 0.5: finds {photos["all"]:.1%} of the labelled cells of the test list, and
+{photos["precision"]:.1%} of what it reports is labelled. On 50 drawn frames of unseen slides at score {SCORE_MIN}:
+{drawn["all"]:.1%} and {drawn["precision"]:.1%}.
 
 One invoke takes {figures.invoke_ms:.1f} ms on one thread of an x86-64 server core with AVX-512 (XNNPACK, int8).
 
@@ -204,7 +206,8 @@ One invoke takes {figures.invoke_ms:.1f} ms on one thread of an x86-64 server co
 
 ## Made by
     python -m scripts.blood_cells train  ../shared/testdata/training/bccd --checkpoint blood-cells.pt
-    python -m scripts.blood_cells bundle ../shared/testdata/training/bccd --checkpoint blood-cells.pt --score-min {figures.score_min}
+    python -m scripts.blood_cells bundle ../shared/testdata/training/bccd --checkpoint blood-cells.pt \\
+        --score-min {figures.score_min}
 
 The weights are under Apache-2.0, like the rest of edgeinfer.
 """

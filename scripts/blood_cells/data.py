@@ -53,7 +53,7 @@ def _load_one(root: Path, name: str) -> Sample:
         if box[2] - box[0] >= 2 * SIDE_MIN_PX and box[3] - box[1] >= 2 * SIDE_MIN_PX:
             boxes.append(box)
             labels.append(LABELS.index(thing.findtext("name") or ""))
-    return _sample(name, picture, np.array(boxes, np.float32).reshape(-1, 4) * scale, labels)
+    return _sample(name, np.asarray(picture, np.uint8), np.array(boxes, np.float32).reshape(-1, 4) * scale, labels)
 
 
 def draw_smears(seeds: range, views: int) -> list[Sample]:
@@ -122,7 +122,7 @@ def batches(photos: list[Sample], drawn: list[Sample], steps: int, mix: Mix, see
 
 
 def collate(samples: list[Sample]) -> Batch:
-    most = max(1, max(len(sample.labels) for sample in samples))
+    most = max(1, *(len(sample.labels) for sample in samples))
     boxes = np.zeros((len(samples), most, 4), np.float32)
     labels = np.zeros((len(samples), most), np.int64)
     real = np.zeros((len(samples), most), bool)

@@ -99,13 +99,13 @@ def decode(raw: Floats, score_min: float = SCORE_MIN, iou_max: float = IOU_MAX) 
     size = np.array([WIDTH, HEIGHT], np.float32)
     middle, half = raw[:2].T * size, raw[2:4].T * size / 2
     boxes_xyxy = np.concatenate([middle - half, middle + half], axis=1).clip(0, [WIDTH, HEIGHT] * 2)
-    cells, labels = np.nonzero(raw[4:].T >= score_min)
+    cells, labels = np.nonzero(raw[4:].transpose() >= score_min)
     scores = raw[4 + labels, cells]
     order = np.argsort(-scores, kind="stable")
     cells, labels, scores = cells[order], labels[order], scores[order]
     boxes = boxes_xyxy[cells].astype(np.float32)
     kept: list[int] = []
-    alive = np.ones(len(order), bool)
+    alive = np.full(len(order), True)
     for index in range(len(order)):
         if alive[index]:
             kept.append(index)

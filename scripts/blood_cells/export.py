@@ -52,7 +52,7 @@ def write_onnx(model: Detector, path: Path) -> None:
         del node.metadata_props[:]
         node.doc_string = ""
     del proto.graph.value_info[:]
-    names = {index: label for index, label in enumerate(LABELS)}
+    names = dict(enumerate(LABELS))
     onnx.helper.set_model_props(proto, {"names": str(names), "task": "detect", "licence": "Apache-2.0"})
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, str(path))

@@ -40,12 +40,10 @@ def assign(
     `labels` [B, T], `real` [B, T] false where `truth` is padding. Returns, per grid cell: whether it answers for a
     blood cell [B, A], for which [B, A], and the score it should give [B, A, C].
     """
-    batch, cells, classes = scores.shape
+    _, cells, classes = scores.shape
     iou = overlap(truth[:, :, None], found[:, None]).clamp(0, 1)  # [B, T, A]
     mine = scores.transpose(1, 2).gather(1, labels[:, :, None].expand(-1, -1, cells))
-    inside = torch.cat(
-        (centres - truth[:, :, None, :2], truth[:, :, None, 2:] - centres), -1
-    ).amin(-1) > 0.5
+    inside = torch.cat((centres - truth[:, :, None, :2], truth[:, :, None, 2:] - centres), -1).amin(-1) > 0.5
     fit = mine**SCORE_POWER * iou**OVERLAP_POWER * (inside & real[:, :, None])
     best = fit.topk(CANDIDATES, dim=2)
     chosen = torch.zeros_like(fit, dtype=torch.bool).scatter_(2, best.indices, best.values > 1e-9)
@@ -88,5 +86,3 @@ def detection_loss(
     box_weight = aim.sum(-1)[answers]
     box_loss = ((1 - generous_overlap(found[answers], wanted)) * box_weight).sum() / total
     return score_loss + BOX_WEIGHT * box_loss, float(score_loss.detach()), float(box_loss.detach())
-
-

@@ -70,9 +70,7 @@ class Detector(nn.Module):
         w = width
         self.stem = nn.Sequential(conv(3, w, 3, 2), conv(w, 2 * w, 3, 2), Residual(2 * w))
         self.fine = nn.Sequential(conv(2 * w, 4 * w, 3, 2), Residual(4 * w), Residual(4 * w))
-        self.coarse = nn.Sequential(
-            conv(4 * w, 8 * w, 3, 2), Residual(8 * w), Residual(8 * w), Surroundings(8 * w)
-        )
+        self.coarse = nn.Sequential(conv(4 * w, 8 * w, 3, 2), Residual(8 * w), Residual(8 * w), Surroundings(8 * w))
         self.lateral = conv(8 * w, 4 * w)
         self.up = nn.Upsample(scale_factor=2, mode="nearest")
         self.merge = nn.Sequential(conv(8 * w, 4 * w), Residual(4 * w))

@@ -61,14 +61,15 @@ def fit(
     drawn: list[Sample],
     schedule: Schedule,
     mix: Mix,
+    start: Detector | None = None,
     check: Callable[[Detector], str] | None = None,
     check_every: int = 500,
 ) -> Detector:
-    """Train from scratch; the same arguments give the same detector on the same machine."""
+    """Train from scratch or go on from `start`; the same arguments give the same detector on the same machine."""
     random.seed(schedule.seed)
     np.random.seed(schedule.seed)
     torch.manual_seed(schedule.seed)
-    model = Detector(width=schedule.width).to(memory_format=torch.channels_last).train()
+    model = (start or Detector(width=schedule.width)).to(memory_format=torch.channels_last).train()
     average = Average(model, schedule.average)
     optimiser = _optimiser(model, schedule)
     began = time.monotonic()
