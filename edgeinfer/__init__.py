@@ -1,12 +1,12 @@
 """Run machine-learning models on the device that holds the camera or the sensor.
 
-    import edgeinfer
-    model = edgeinfer.load("blood-cells")
-    print(model(image).detections)          # image: (height, width, 3) uint8, blue-green-red
+import edgeinfer
+model = edgeinfer.load("blood-cells")
+print(model(image).detections)          # image: (height, width, 3) uint8, blue-green-red
 
-    import edgeinfer
-    for result in edgeinfer.run("blood-cells", "/dev/video0"):
-        print(result.detections)
+import edgeinfer
+for result in edgeinfer.run("blood-cells", "/dev/video0"):
+    print(result.detections)
 """
 
 from __future__ import annotations

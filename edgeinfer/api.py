@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def load(model: Word, *, device: str = "auto", threads: int | None = None, **opt
 
 def run(
     model: Word, source: Word, *, device: str = "auto", outputs: Sequence[Word] = (), **options: Any
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """The results of a model over a source, one by one as they come; leaving the loop stops and closes everything.
 
     source: `/dev/video0`, `camera://0`, `rtsp://…`, a video or image file, a folder, a glob, `synthetic://…`.

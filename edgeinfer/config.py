@@ -39,7 +39,7 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     task: Word | None = None
     decoder: Word | None = None
     colour: Literal["rgb", "bgr", "gray"] | None = None
-    fit: Literal["letterbox", "stretch"] | None = None
+    fit: Literal["letterbox", "stretch", "crop"] | None = None
     box_units: Literal["normalised", "pixels"] | None = None
     mean: Channels | None = None
     std: Channels | None = None

@@ -17,7 +17,7 @@ from edgeinfer.tensor import TensorSpec, quantize
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the image lies inside the model's input; 0..1 of the input."""
+    """Where the image lies inside the model's input; 0..1 of the input, beyond it where the image is cropped."""
 
     x: float
     y: float
@@ -82,13 +82,15 @@ class Fitter:
         return where
 
     def _resize(self, pixels: Pixels, canvas: npt.NDArray[np.uint8]) -> Placement:
-        """Scale into the canvas and pad what is left over."""
+        """Scale into the canvas and pad what is left over, or leave out what sticks out."""
+        if self._image.fit == "crop":
+            return _crop_into(pixels, canvas)
         height, width = canvas.shape[:2]
         left, top, inner_width, inner_height = _inner_box(
             self._image.fit, (pixels.shape[1], pixels.shape[0]), (width, height)
         )
         inner = canvas[top : top + inner_height, left : left + inner_width]
-        _resize_into(pixels, inner)
+        _resize_into(pixels, inner, cv2.INTER_LINEAR)
         if inner.shape != canvas.shape:
             # Each time anew: the memory may be the model's, which writes over it while it computes.
             canvas[:top] = self._image.pad
@@ -160,12 +162,25 @@ def _inner_box(fit: str, size: tuple[int, int], room: tuple[int, int]) -> tuple[
     return (room[0] - width) // 2, (room[1] - height) // 2, width, height
 
 
-def _resize_into(pixels: npt.NDArray[Any], out: npt.NDArray[np.uint8]) -> None:
+def _crop_into(pixels: Pixels, out: npt.NDArray[np.uint8]) -> Placement:
+    """The largest centred part of the picture that has the shape of `out`, scaled to fill it."""
+    height, width = pixels.shape[:2]
+    scale = min(width / out.shape[1], height / out.shape[0])
+    inner_width = max(1, min(width, round(out.shape[1] * scale)))
+    inner_height = max(1, min(height, round(out.shape[0] * scale)))
+    left, top = (width - inner_width) // 2, (height - inner_height) // 2
+    # Bit for bit the same on every processor: the scores of a whole picture hang on each pixel.
+    part = pixels[top : top + inner_height, left : left + inner_width]
+    _resize_into(part, out, cv2.INTER_LINEAR_EXACT)
+    return Placement(-left / inner_width, -top / inner_height, width / inner_width, height / inner_height)
+
+
+def _resize_into(pixels: npt.NDArray[Any], out: npt.NDArray[np.uint8], interpolation: int) -> None:
     height, width = out.shape[:2]
     if pixels.shape[:2] == (height, width):
         np.copyto(out, pixels)
         return
-    _assert_in_place(cv2.resize(pixels, (width, height), dst=out, interpolation=cv2.INTER_LINEAR), out)
+    _assert_in_place(cv2.resize(pixels, (width, height), dst=out, interpolation=interpolation), out)
 
 
 def _table_into(stored: npt.NDArray[Any], table: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:

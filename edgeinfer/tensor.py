@@ -61,23 +61,25 @@ def quantize(real: Array, spec: TensorSpec) -> Array:
     """
     values = np.asarray(real, dtype=np.float64)
     if spec.dtype == np.bool_:
-        return values >= 0.5
+        return np.asarray(values >= 0.5)
     if spec.quantization is not None:
         scale, zero_point = _broadcast(spec.quantization, values.ndim)
-        values = values / scale
+        with np.errstate(over="ignore"):  # An infinity saturates like any other large number.
+            values = values / scale
         values = np.where(np.isnan(values), 0.0, values) + zero_point
     if np.issubdtype(spec.dtype, np.floating):
         ends = np.finfo(spec.dtype)
-        return np.clip(values, float(ends.min), float(ends.max)).astype(spec.dtype)
+        return np.asarray(np.clip(values, float(ends.min), float(ends.max)), dtype=spec.dtype)
     return _saturate(np.where(np.isnan(values), 0.0, values), spec.dtype)
 
 
 def dequantize(stored: Array, quantization: Quantization | None) -> npt.NDArray[np.float32]:
-    """The tensor's numbers as real ones, float32; an unquantised tensor is only cast."""
-    if quantization is None:
-        return stored.astype(np.float32)
-    scale, zero_point = _broadcast(quantization, stored.ndim)
-    return ((stored.astype(np.float64) - zero_point) * scale).astype(np.float32)
+    """The tensor's numbers as real ones, float32; an unquantised tensor is only cast, too large is infinite."""
+    with np.errstate(over="ignore"):
+        if quantization is None:
+            return np.asarray(stored, dtype=np.float32)
+        scale, zero_point = _broadcast(quantization, stored.ndim)
+        return np.asarray((stored.astype(np.float64) - zero_point) * scale, dtype=np.float32)
 
 
 def quantized_threshold(real: float, spec: TensorSpec) -> float:

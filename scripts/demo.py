@@ -23,7 +23,8 @@ OUTPUTS = ("demo.jsonl", "demo.mp4")
 FRAMES = 300
 TIME_LIMIT_S = 45.0
 LINE_EVERY_S = 0.1
-STAGES = ("wait", "preprocess", "infer", "decode")
+LABELS_SHOWN = 8
+STAGES = ("preprocess", "infer", "decode")
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Tally:
     last_s: float = 0.0
     total: Counter[str] = field(default_factory=Counter)
     most: Counter[str] = field(default_factory=Counter)
-    stage_ms: Counter[str] = field(default_factory=Counter)
+    timing_ms: dict[str, float] = field(default_factory=lambda: dict.fromkeys((*STAGES, "age"), 0.0))
     latest: edgeinfer.Result | None = None
 
     def add(self, result: edgeinfer.Result, now_s: float) -> None:
@@ -47,8 +48,8 @@ class Tally:
         here = labels_in(result)
         self.total.update(here)
         self.most |= here
-        for stage in STAGES:
-            self.stage_ms[stage] += getattr(result.timing_ms, stage)
+        for name in self.timing_ms:
+            self.timing_ms[name] += getattr(result.timing_ms, name)
 
     @property
     def fps(self) -> float:
@@ -73,7 +74,7 @@ def main() -> int:
     try:
         for result in results(wanted):
             tally.add(result, time.monotonic())
-            line.show(tally)
+            line.show(tally, result)
             if wanted.frames is None and tally.last_s - tally.first_s > TIME_LIMIT_S:
                 break
     except KeyboardInterrupt:
@@ -84,7 +85,7 @@ def main() -> int:
         status = error.exit_code
     line.clear()
     if tally.latest is not None:
-        print(summary(tally, wanted))
+        print(summary(tally, tally.latest, wanted.model))
     return status
 
 
@@ -104,9 +105,8 @@ def arguments() -> argparse.Namespace:
 
 def results(wanted: argparse.Namespace) -> Iterator[edgeinfer.Result]:
     """The run itself; closed, outputs and all, when the loop over it ends."""
-    run = edgeinfer.run(
-        wanted.model, wanted.source, device=wanted.device, outputs=OUTPUTS, frames=wanted.frames or FRAMES
-    )
+    frames = FRAMES if wanted.frames is None else wanted.frames
+    run = edgeinfer.run(wanted.model, wanted.source, device=wanted.device, outputs=OUTPUTS, frames=frames)
     with closing(run):
         yield from run
 
@@ -118,11 +118,11 @@ class ProgressLine:
         self._shown_s = 0.0
         self._is_seen = sys.stderr.isatty()
 
-    def show(self, tally: Tally) -> None:
+    def show(self, tally: Tally, result: edgeinfer.Result) -> None:
         if not self._is_seen or tally.last_s - self._shown_s < LINE_EVERY_S:
             return
         self._shown_s = tally.last_s
-        here = ", ".join(f"{count} {label}" for label, count in labels_in(tally.latest).most_common()) or "nothing"
+        here = ", ".join(f"{count} {label}" for label, count in labels_in(result).most_common()) or "nothing"
         line = f"{tally.frames} frames, {tally.fps:.1f} per second: {here}"
         width = shutil.get_terminal_size().columns - 1
         print(f"\r\033[K{line[:width]}", end="", file=sys.stderr, flush=True)
@@ -132,22 +132,19 @@ class ProgressLine:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
-def summary(tally: Tally, wanted: argparse.Namespace) -> str:
-    result = tally.latest
-    per_frame = {stage: total_ms / tally.frames for stage, total_ms in tally.stage_ms.items()}
-    work_ms = sum(per_frame.values()) - per_frame["wait"]
-    stages = ", ".join(f"{stage} {took_ms:.2f}" for stage, took_ms in per_frame.items())
+def summary(tally: Tally, result: edgeinfer.Result, model: str) -> str:
+    folder = Path.cwd()
     return "\n".join(
         [
             f"{result.model.name} looked at {tally.frames} frames of {result.source.uri}",
-            f"({result.source.width} x {result.source.height} pixels) and saw, per frame:",
+            f"({result.source.width} x {result.source.height} pixels) and saw in each of them:",
             *sights(tally),
-            f"Speed   {tally.fps:.1f} frames per second, {work_ms:.2f} ms of work per frame ({stages})",
+            f"Speed   {speed(tally, is_live=result.position_s is None)}",
             f"Device  {result.device}",
-            f"Files   {Path('demo.jsonl').resolve()}  one result per line",
-            f"        {Path('demo.mp4').resolve()}  the frames with what was seen drawn in",
+            f"Files   {folder / 'demo.jsonl'}  one result per line",
+            f"        {folder / 'demo.mp4'}  the frames, with what was seen drawn in",
             "Next",
-            *(f"        {line}" for line in what_next(wanted)),
+            *(f"        {line}" for line in what_next(model)),
         ]
     )
 
@@ -155,16 +152,28 @@ def summary(tally: Tally, wanted: argparse.Namespace) -> str:
 def sights(tally: Tally) -> list[str]:
     if not tally.total:
         return ["        nothing that the model is sure enough of"]
-    wide = max(map(len, tally.total))
-    return [
+    shown = tally.total.most_common(LABELS_SHOWN)
+    wide = max(len(label) for label, _ in shown)
+    lines = [
         f"        {label:{wide}}  {count / tally.frames:6.2f} on average, at most {tally.most[label]}"
-        for label, count in tally.total.most_common()
+        for label, count in shown
     ]
+    rest = len(tally.total) - len(shown)
+    return [*lines, f"        and {rest} rarer labels"] if rest else lines
 
 
-def what_next(wanted: argparse.Namespace) -> list[str]:
+def speed(tally: Tally, *, is_live: bool) -> str:
+    """A file's frames wait for one another, so that only a live source's age says anything."""
+    mean_ms = {name: total_ms / tally.frames for name, total_ms in tally.timing_ms.items()}
+    stages = ", ".join(f"{stage} {mean_ms[stage]:.2f}" for stage in STAGES)
+    work_ms = sum(mean_ms[stage] for stage in STAGES)
+    text = f"{tally.fps:.1f} frames per second; {work_ms:.2f} ms of work per frame ({stages})"
+    return f"{text}; a result is there {mean_ms['age']:.1f} ms after its picture" if is_live else text
+
+
+def what_next(model: str) -> list[str]:
     edgeinfer_command = relpath(Path(sys.executable).parent / "edgeinfer")
-    model = shlex.quote(wanted.model)
+    model = shlex.quote(model)
     return [
         f"{edgeinfer_command} run --model {model} --source /dev/video0 --output seen.jsonl",
         f"{edgeinfer_command} inspect {model}",

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Sourced by demo, test and check: finds a Python, makes the virtual environment, installs once.
 #
-#   prepare_environment LEVEL [PYTHON_VERSION]
+#   prepare_environment LEVEL [PYTHON_VERSION [EXTRA]]
 #
 # LEVEL is `runtime`, `test` or `dev`; each holds the ones before it. Afterwards $python is the environment's
 # interpreter. A level that is installed leaves a stamp in the environment, written last, so that a broken-off
@@ -24,7 +24,8 @@ fail() {
 
 prepare_environment() {
     local level=$1 version=${2:-}
-    venv=$root/.venv${version:+-$version}
+    extra=${3:-}
+    venv=$root/.venv${version:+-$version}${extra:+-$extra}
     python=$venv/bin/python
     if is_installed "$level"; then
         return
@@ -138,7 +139,7 @@ have_uv() {
 
 install_level() {
     local level=$1
-    local -a what=(--editable "$root") pip=("$python" -m pip)
+    local -a what=(--editable "$root${extra:+[$extra]}") pip=("$python" -m pip)
     [[ $level == runtime ]] || what+=(--group "$root/pyproject.toml:$level")
     log=$venv/install.log
     : >"$log"

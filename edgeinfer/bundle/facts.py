@@ -12,7 +12,7 @@ from edgeinfer.tensor import TensorSpec
 Format = Literal["tflite", "onnx"]
 Colour = Literal["rgb", "bgr", "gray"]
 Layout = Literal["nhwc", "nchw"]
-Fit = Literal["letterbox", "stretch"]
+Fit = Literal["letterbox", "stretch", "crop"]
 BoxUnits = Literal["normalised", "pixels"]
 
 
@@ -43,6 +43,7 @@ class ModelFile:
     ops: how often each operator occurs; a custom operator under its own name.
     output_ops: for each output the operator that makes it, "" where it is not known.
     custom_ops: the names of operators that the format itself does not define.
+    detection_classes: how many classes a detector's own post-processing operator tells apart, background left out.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class ModelFile:
     output_ops: tuple[str, ...]
     custom_ops: frozenset[str]
     metadata: Metadata
+    detection_classes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class ImageInput:
 
     mean, std: real = (pixel - mean) / std with pixel 0..255; one number for all channels or one each.
     raw_bytes: an 8-bit input that takes the pixel as stored number (int8: pixel - 128); mean and std do not apply.
+    fit: letterbox (whole picture, grey bars), stretch (whole picture, distorted), crop (the centre, undistorted).
     pad: grey level 0..255 around a letterboxed picture.
     """
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 from edgeinfer.bundle.facts import Bundle, Colour, Decode, Fit, Format, ImageInput, Metadata, ModelFile, Overrides
 from edgeinfer.bundle.manifest import DecodeFacts, InputFacts, Manifest, read_manifest
 from edgeinfer.bundle.onnx import read_onnx
-from edgeinfer.bundle.recognise import Convention, conventions, image_input, recognise
+from edgeinfer.bundle.recognise import Convention, ImagePlace, conventions, image_input, recognise
 from edgeinfer.bundle.tflite import read_tflite
 from edgeinfer.errors import AmbiguousModel, ModelError
 from edgeinfer.paths import data_folders
@@ -123,12 +123,12 @@ class _Picker:
 
 def _resolve(file: ModelFile, manifest: Manifest | None, said: Overrides, *, folder: Path | None) -> Bundle:
     pick = _Picker(file)
+    place = image_input(file)  # First, for what takes no picture is not asked for its task.
     task, decoder = _task_and_decoder(file, manifest, said, pick)
     convention = conventions(decoder, file)
-    image = _image(file, manifest.input if manifest else InputFacts(), said, convention, pick)
+    image = _image(file, place, manifest.input if manifest else InputFacts(), said, convention, pick)
     decode = _decode(decoder, manifest.decode if manifest else DecodeFacts(), said, convention, pick)
     labels = _labels(file, manifest, said, folder, pick)
-    _check_label_count(file, decoder, labels, pick.provenance.get("labels", ""))
     return Bundle(
         name=manifest.name if manifest else file.path.stem,
         version=manifest.version if manifest else file.metadata.version or "0",
@@ -164,13 +164,14 @@ def _task_and_decoder(file: ModelFile, manifest: Manifest | None, said: Override
         (said.decoder, "flag"),
         (manifest.decoder if manifest else None, "model.toml"),
         (seen.decoder if seen else None, why),
-        ("classify" if task == "classify" else None, "the only one of its task"),
+        (task if task != "detect" else None, "the only one of its task"),
     )
     return task, decoder
 
 
-def _image(file: ModelFile, stated: InputFacts, said: Overrides, convention: Convention, pick: _Picker) -> ImageInput:
-    place = image_input(file)
+def _image(
+    file: ModelFile, place: ImagePlace, stated: InputFacts, said: Overrides, convention: Convention, pick: _Picker
+) -> ImageInput:
     metadata = file.metadata
     why = convention.why
     colour: Colour = pick.need(
@@ -193,7 +194,7 @@ def _image(file: ModelFile, stated: InputFacts, said: Overrides, convention: Con
     mean, std, raw_bytes = scaling
     fit: Fit = pick.need(
         "fit",
-        "--fit letterbox or stretch",
+        "--fit letterbox, stretch or crop",
         (said.fit, "flag"),
         (stated.fit, "model.toml"),
         (convention.fit, why),
@@ -305,30 +306,6 @@ def read_labels(path: Path) -> tuple[str, ...]:
     if not labels:
         raise ModelError(f"labels {path} are empty")
     return labels
-
-
-def _check_label_count(file: ModelFile, decoder: str, labels: tuple[str, ...], where: str) -> None:
-    classes = _class_count(decoder, file)
-    if not labels or classes is None or len(labels) == classes:
-        return
-    raise ModelError(
-        f"{file.path} has {classes} classes and its labels name {len(labels)} ({where})",
-        hint="give a label file with one line for each class",
-    )
-
-
-def _class_count(decoder: str, file: ModelFile) -> int | None:
-    """How many classes the outputs tell apart; None where the decoder's outputs do not say."""
-    shapes = [[size for size in spec.shape if size != 1] for spec in file.outputs]
-    if decoder == "classify" and len(shapes) == 1 and len(shapes[0]) == 1:
-        return shapes[0][0]
-    boxes = {"yolox": 5, "yolov5": 5, "yolov8": 4}.get(decoder)
-    if boxes is None or any(len(shape) != 2 or min(shape) < 1 for shape in shapes):
-        return None
-    if len(shapes) == 1:
-        return min(shapes[0]) - boxes
-    features = [min(shape) for shape in shapes]
-    return max(features) if min(features) == 4 else min(features)
 
 
 def _bundles() -> dict[str, Path]:

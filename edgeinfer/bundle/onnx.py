@@ -8,15 +8,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from edgeinfer.bundle.facts import Metadata, ModelFile
+from edgeinfer.bundle.limits import MAX_MODEL_BYTES, beyond_limits
 from edgeinfer.errors import ModelError
 from edgeinfer.tensor import TensorSpec
 
-_MAX_BYTES = 2 << 30
-_MAX_RANK = 8
 _MAX_DEPTH = 16  # Graphs inside operators, as in `If` and `Loop`.
 _MAX_TEXT_BYTES = 1 << 20
 _MAX_LABELS = 100_000
@@ -45,8 +45,8 @@ _OTHER_VALUES = {4: "a sequence", 5: "a map", 7: "an opaque value", 8: "a sparse
 
 def read_onnx(path: Path, content: bytes, sha256: str) -> ModelFile:
     """The facts of an ONNX model; `path` is for messages only. Raises ModelError."""
-    if len(content) > _MAX_BYTES:
-        raise ModelError(f"{path} has {len(content)} bytes, at most {_MAX_BYTES} are allowed")
+    if len(content) > MAX_MODEL_BYTES:
+        raise ModelError(f"{path} has {len(content)} bytes, at most {MAX_MODEL_BYTES} are allowed")
     try:
         return _read(path, content, sha256)
     except _Broken as broken:
@@ -140,10 +140,13 @@ class _Message:
         found = self.message(number)
         return "" if found is None else found.decode()
 
-    def decode(self) -> str:
+    def decode(self, *, errors: Literal["strict", "replace"] = "strict") -> str:
         if self._end - self._start > _MAX_TEXT_BYTES:
             raise _Broken(f"a text of {self._end - self._start} bytes")
-        return self._content[self._start : self._end].decode(errors="replace")
+        try:
+            return self._content[self._start : self._end].decode(errors=errors)
+        except UnicodeDecodeError as broken:
+            raise _Broken("a name is not UTF-8 text") from broken
 
 
 def _varint(content: bytes, at: int, end: int) -> tuple[int, int]:
@@ -194,7 +197,7 @@ class _Model:
             if number == 7:
                 graph = _as_message(value)
             elif number in texts:
-                texts[number] = _as_message(value).decode()
+                texts[number] = _as_message(value).decode(errors="replace")
             elif number == 5:
                 version = _as_integer(value)
             elif number == 14:
@@ -293,7 +296,11 @@ def _spec(value: _Message, place: str) -> TensorSpec:
     if element not in _DTYPES:
         what = _OTHER_TYPES.get(element, f"number {element}")
         raise _Unusable(f"{place} {name!r} is of type {what}, which cannot be used here")
-    return TensorSpec(name, _shape(tensor, place, name), np.dtype(_DTYPES[element]))
+    spec = TensorSpec(name, _shape(tensor, place, name), np.dtype(_DTYPES[element]))
+    too_large = beyond_limits(spec)
+    if too_large is not None:
+        raise _Unusable(f"{place} {too_large}")
+    return spec
 
 
 def _shape(tensor: _Message, place: str, name: str) -> tuple[int, ...]:
@@ -303,10 +310,7 @@ def _shape(tensor: _Message, place: str, name: str) -> tuple[int, ...]:
             raise _Unusable(f"{place} {name!r} does not say its shape")
         return ()
     # A dimension is a number or a word (`batch`); some exporters write 0 or -1 for "free".
-    sizes = tuple(max(size, 0) or -1 for size in (each.integer(1) or 0 for each in shape.messages(1)))
-    if len(sizes) > _MAX_RANK:
-        raise _Unusable(f"{place} {name!r} has {len(sizes)} dimensions, at most {_MAX_RANK} are allowed")
-    return sizes
+    return tuple(max(size, 0) or -1 for size in (each.integer(1) or 0 for each in shape.messages(1)))
 
 
 def _metadata(model: _Model) -> Metadata:

@@ -10,10 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from edgeinfer.bundle.facts import BoxUnits, Colour, Fit, Layout, ModelFile
+from edgeinfer.bundle.tflite import DETECTION_POSTPROCESS
 from edgeinfer.errors import AmbiguousModel, ModelError
 from edgeinfer.tensor import TensorSpec
-
-DETECTION_POSTPROCESS = "TFLite_Detection_PostProcess"
 
 # Cells of a head come from these strides; the first is what nearly every YOLO has.
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (8, 16), (16, 32))
@@ -134,14 +133,11 @@ def conventions(decoder: str, file: ModelFile) -> Convention:
     if mean is None:
         why = f"input {spec.describe()} does not tell its range of pixels"
     else:
-        why = f"input {spec.describe()} stores the pixels themselves"
+        why = f"input {spec.describe()} is quantised as pixels are"
     output_is = _output_kind(file) if decoder == "classify" else "probabilities"
-    return Convention(gray or "rgb", mean, std, raw_bytes, "stretch", "normalised", output_is, why)
-
-
-def takes_raw_bytes(spec: TensorSpec) -> bool:
-    """Whether an 8-bit input's stored number is the pixel (int8: pixel - 128), to within rounding."""
-    return _pixel_range(spec) is not None
+    # A classifier is trained and judged on the undistorted centre, an SSD on the whole picture.
+    fit: Fit = "crop" if decoder == "classify" else "stretch"
+    return Convention(gray or "rgb", mean, std, raw_bytes, fit, "normalised", output_is, why)
 
 
 def cells_of(width: int, height: int, strides: tuple[int, ...]) -> int:
@@ -231,11 +227,12 @@ def _cells_first_fits(file: ModelFile, features: int, classes: int | None) -> li
     YOLOv8 and 11 compute their boxes with a softmax, YOLOX has none. A head that ends by joining boxes with
     scores has decoded the boxes already, which YOLOX's own export does not.
     """
-    could_be_x = _has_classes(features - 5, classes) and file.output_ops[0] not in _JOINS
+    could_be_x = _has_classes(features - 5, classes)
     could_be_8 = _has_classes(features - 4, classes) and features != _COCO_POSE_FEATURES
-    if could_be_x and could_be_8 and classes is None and file.ops and not _is_compiled(file):
+    if classes is None and file.ops and not _is_compiled(file):
         has_softmax = any(op in _SOFTMAX for op in file.ops)
-        could_be_x, could_be_8 = not has_softmax, has_softmax
+        could_be_x, could_be_8 = could_be_x and not has_softmax, could_be_8 and has_softmax
+    could_be_x = could_be_x and file.output_ops[0] not in _JOINS
     text = file.outputs[0].describe()
     fits = []
     if could_be_x:
@@ -286,7 +283,7 @@ def _looks_like_picture(file: ModelFile, image: ImagePlace) -> bool:
     if wide > _WIDEST_GRAY:
         return False
     if spec.dtype.itemsize == 1 or len(spec.shape) == 3:
-        return takes_raw_bytes(spec)
+        return _pixel_range(spec) is not None
     return True
 
 
@@ -332,7 +329,7 @@ def _range_of(
     """mean, std and raw_bytes: what the quantisation says, else what is the custom."""
     known = _pixel_range(spec)
     if known is not None:
-        return (known[0],), (known[1],), True
+        return (known[0],), (known[1],), _stores_pixels(spec, *known)
     if custom is not None and spec.dtype.kind == "f":
         return *custom, False
     if custom is not None and spec.quantization is not None:
@@ -340,8 +337,20 @@ def _range_of(
     return None, None, None
 
 
+def _stores_pixels(spec: TensorSpec, mean: float, std: float) -> bool:
+    """Whether the stored number is the pixel (int8: pixel - 128) to within the half step of a rounding.
+
+    Not so where -1..1 is stored in steps of 1/128: there the bright half lies one step higher.
+    """
+    if spec.quantization is None:
+        return True
+    pixels = np.arange(256)
+    steps = (pixels - mean) / std / spec.quantization.scale[0] + spec.quantization.zero_point[0]
+    return bool(np.abs(steps - int(np.iinfo(spec.dtype).min) - pixels).max() <= 0.5 + 1e-3)
+
+
 def _pixel_range(spec: TensorSpec) -> tuple[float, float] | None:
-    """mean and std of an 8-bit input whose stored number is the pixel: 0..1, -1..1 or 0..255; None for any other."""
+    """mean and std of an 8-bit input quantised as pixels are: 0..1, -1..1, 0..255; None for any other."""
     if spec.dtype == np.uint8 and spec.quantization is None:
         return 0.0, 1.0
     if spec.dtype not in (np.uint8, np.int8) or spec.quantization is None or spec.quantization.axis is not None:

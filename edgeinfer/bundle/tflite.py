@@ -16,13 +16,13 @@ import numpy as np
 
 from edgeinfer.bundle.facts import Colour, Metadata, ModelFile
 from edgeinfer.bundle.flatbuffer import FlatbufferError, Table, read_root
+from edgeinfer.bundle.limits import MAX_MODEL_BYTES, beyond_limits
 from edgeinfer.errors import ModelError
 from edgeinfer.tensor import Quantization, TensorSpec
 
 EDGETPU_OP = "edgetpu-custom-op"
+DETECTION_POSTPROCESS = "TFLite_Detection_PostProcess"
 
-_MAX_BYTES = 2 << 30
-_MAX_RANK = 8
 _MAX_ZIPPED_FILES = 256
 _MAX_LABEL_BYTES = 4 << 20
 _SCHEMA_VERSION = 3
@@ -94,8 +94,8 @@ def read_tflite(path: Path, content: bytes, sha256: str) -> ModelFile:
     All that an interpreter follows to find its tensors, operators and weights is checked to lie inside the file.
     Raises ModelError.
     """
-    if len(content) > _MAX_BYTES:
-        raise ModelError(f"{path} has {len(content)} bytes, at most {_MAX_BYTES} are allowed")
+    if len(content) > MAX_MODEL_BYTES:
+        raise ModelError(f"{path} has {len(content)} bytes, at most {MAX_MODEL_BYTES} are allowed")
     if content[4:8] != b"TFL3":
         raise ModelError(f"{path} is not a TFLite model (no TFL3 mark)")
     try:
@@ -109,10 +109,11 @@ def read_tflite(path: Path, content: bytes, sha256: str) -> ModelFile:
             size_bytes=len(content),
             inputs=tuple(main.spec(index, f"input {place}") for place, index in enumerate(main.inputs)),
             outputs=tuple(main.spec(index, f"output {place}") for place, index in enumerate(main.outputs)),
-            ops=Counter(name for subgraph in model.subgraphs for name, _ in subgraph.operators),
+            ops=Counter(name for subgraph in model.subgraphs for name, _, _ in subgraph.operators),
             output_ops=tuple(makers.get(index, "") for index in main.outputs),
             custom_ops=model.custom_ops,
             metadata=_metadata(model.metadata, content),
+            detection_classes=main.detection_classes(),
         )
     except FlatbufferError as broken:
         raise ModelError(f"{path} is cut off or damaged: {broken}") from broken
@@ -126,15 +127,23 @@ class _Unusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Subgraph:
-    """tensors: their tables; operators: (name, indices of its outputs)."""
+    """tensors: their tables; operators: (name, indices of its inputs, of its outputs)."""
 
     tensors: list[Table]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    operators: list[tuple[str, tuple[int, ...]]]
+    operators: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
 
     def makers(self) -> dict[int, str]:
-        return {index: name for name, outputs in self.operators for index in outputs}
+        return {index: name for name, _, outputs in self.operators for index in outputs}
+
+    def detection_classes(self) -> int | None:
+        """The last size of the post-processing's scores (1, anchors, 1 + classes), less the background."""
+        for name, inputs, _ in self.operators:
+            if name == DETECTION_POSTPROCESS and len(inputs) > 1 and inputs[1] >= 0:
+                shape = self.tensors[inputs[1]].int32s(0)
+                return shape[-1] - 1 if len(shape) == 3 and shape[-1] > 1 else None
+        return None
 
     def spec(self, index: int, place: str) -> TensorSpec:
         tensor = self.tensors[index]
@@ -144,7 +153,11 @@ class _Subgraph:
             raise _Unusable(f"{place}, {name!r}, is of type {_OTHER_TYPES[kind]}, which cannot be used here")
         dtype = np.dtype(_DTYPES[kind])
         shape = _free_shape(tensor.int32s(0), tensor.int32s(7))
-        return TensorSpec(name, shape, dtype, _quantization(tensor.table(4), dtype, shape))
+        spec = TensorSpec(name, shape, dtype, _quantization(tensor.table(4), dtype, shape))
+        too_large = beyond_limits(spec)
+        if too_large is not None:
+            raise _Unusable(f"{place}, {too_large}")
+        return spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +221,7 @@ def _check_tensor(tensor: Table, buffer_count: int) -> None:
         raise FlatbufferError(f"a tensor is of unknown type {kind}")
     shape = tensor.int32s(0)
     if shape and min(shape) < -1:
-        raise FlatbufferError(f"a tensor has the shape {list(shape)}")
+        raise FlatbufferError(f"a tensor has a size of {min(shape)}")
     # A file without buffers is one without weights: 0 stands for "none".
     if tensor.uint32(2) >= max(1, buffer_count):
         raise FlatbufferError(f"a tensor has its weights in buffer {tensor.uint32(2)} of {buffer_count}")
@@ -220,21 +233,22 @@ def _check_tensor(tensor: Table, buffer_count: int) -> None:
 
 def _operator(
     operator: Table, codes: list[tuple[str, bool]], tensor_count: int, end: int
-) -> tuple[str, tuple[int, ...]]:
+) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
     code = operator.uint32(0)
     if code >= len(codes):
         raise FlatbufferError(f"an operator has code {code} of {len(codes)}")
     name = codes[code][0]
-    outputs = operator.int32s(2)
-    _check_indices(operator.int32s(1) + outputs + operator.int32s(8), tensor_count, name, lowest=_OPTIONAL)
+    inputs, outputs = operator.int32s(1), operator.int32s(2)
+    indices = inputs + outputs + operator.int32s(8)
+    _check_indices(indices, tensor_count, f"operator {name!r}", lowest=_OPTIONAL)
     # What the options hold depends on the operator; that the table is one can be said of all.
     operator.table(4)
     operator.table(12)
     operator.data_size(5)
     offset, size = operator.uint64(9), operator.uint64(10)
     if offset > 1 and offset + size > end:
-        raise FlatbufferError(f"the options of {name} reach {offset + size - end} bytes past the end")
-    return name, outputs
+        raise FlatbufferError(f"the options of {name!r} reach {offset + size - end} bytes past the end")
+    return name, inputs, outputs
 
 
 def _check_indices(indices: tuple[int, ...], count: int, who: str, *, lowest: int) -> None:
@@ -264,8 +278,6 @@ def _named_buffer(entries: list[Table], buffers: list[Table], name: str) -> byte
 
 def _free_shape(shape: tuple[int, ...], signature: tuple[int, ...]) -> tuple[int, ...]:
     """The shape, with -1 where the signature leaves a size free; a free batch of one is just one."""
-    if len(shape) > _MAX_RANK:
-        raise _Unusable(f"a tensor has {len(shape)} dimensions, at most {_MAX_RANK} are allowed")
     if len(signature) != len(shape):
         return shape
     free = tuple(-1 if stated < 0 else size for size, stated in zip(shape, signature, strict=True))

@@ -25,7 +25,7 @@ from edgeinfer.tomlfile import convert
 log = logging.getLogger(__name__)
 
 _DRAW_EVERY_S = 0.2
-_STOP_WITHIN_S = 3.0
+_STOP_WITHIN_S = 8.0
 _EXIT_INTERRUPTED = 130
 
 
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--colour", metavar="ORDER", help="rgb, bgr or gray")
     model.add_argument("--mean", metavar="X[,Y,Z]", type=_numbers, help="real = (pixel - mean) / std")
     model.add_argument("--std", metavar="X[,Y,Z]", type=_numbers)
-    model.add_argument("--fit", help="letterbox or stretch")
+    model.add_argument("--fit", help="letterbox, stretch or crop")
     model.add_argument("--box-units", help="normalised or pixels")
     model.add_argument("--iou-max", metavar="X", type=float, help="of two boxes that overlap more, the better stays")
     model.add_argument("--max-results", metavar="N", type=int)

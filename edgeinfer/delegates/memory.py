@@ -40,8 +40,10 @@ class Memory:
         try:
             with self._path(key).open("rb") as file:
                 return file.read(_MAX_BYTES) == key
+        except FileNotFoundError:
+            return False
         except OSError as unreadable:
-            log.debug("no remembered trial: %s", unreadable)
+            log.debug("remembered trials cannot be read: %s", unreadable)
             return False
 
     def add(self, job: Mapping[str, Any]) -> None:
@@ -59,7 +61,7 @@ class Memory:
         return self._folder / f"{hashlib.sha256(key).hexdigest()[:32]}.json"
 
     def _drop_oldest(self) -> None:
-        files = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        files = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime)
         for path in files[: max(0, len(files) - _MAX_FILES + 1)]:
             path.unlink(missing_ok=True)
 

@@ -109,12 +109,13 @@ def _try_in_child(job: dict[str, Any], device: str, timeout_s: float) -> Trial:
             except subprocess.TimeoutExpired:
                 return Trial(f"{device} did not answer within {timeout_s:g} s")
             finally:
-                _kill(child)
+                if child.poll() is None:
+                    _kill(child)
         return _verdict(device, child.returncode, stdout, _tail(stderr))
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
-    """The child and whatever it started, in any case."""
+    """The child, which was not waited for yet, and whatever it started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
 
@@ -219,11 +220,16 @@ def _run_twice(runtime: Runtime) -> None:
     """Once on real zeros and once on seeded noise: some kernels fail only on the second run or on values."""
     noise = np.random.default_rng(_SEED)
     for index, spec in enumerate(runtime.inputs):
-        runtime.input(index)[...] = quantize(np.zeros(spec.shape), spec)
+        runtime.input(index)[...] = _zero(spec)
     runtime.run()
     for index, spec in enumerate(runtime.inputs):
         runtime.input(index)[...] = _noise(spec, noise)
     runtime.run()
+
+
+def _zero(spec: TensorSpec) -> Array:
+    per_channel = spec.quantization is not None and spec.quantization.axis is not None
+    return quantize(np.zeros(spec.shape if per_channel else ()), spec)
 
 
 def _noise(spec: TensorSpec, noise: np.random.Generator) -> Array:
@@ -231,5 +237,9 @@ def _noise(spec: TensorSpec, noise: np.random.Generator) -> Array:
         ends = np.iinfo(spec.dtype)
         return noise.integers(ends.min, ends.max, spec.shape, dtype=spec.dtype, endpoint=True)
     # Plain integers may be indices or sizes: only 0 and 1 are likely to be in range.
-    values: Array = noise.random(spec.shape) if spec.dtype.kind == "f" else noise.integers(0, 2, spec.shape)
-    return values.astype(spec.dtype)
+    values: Array = (
+        noise.random(spec.shape, dtype=np.float32)
+        if spec.dtype.kind == "f"
+        else noise.integers(0, 2, spec.shape, dtype=np.uint8)
+    )
+    return values.astype(spec.dtype, copy=False)

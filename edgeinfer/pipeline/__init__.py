@@ -22,7 +22,6 @@ from edgeinfer.sources import Source
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.5
-_SINKS_MAY_TAKE_S = 0.8
 _CAPTURE_MAY_TAKE_S = 0.3
 
 __all__ = ["Limits", "Pipeline", "Report"]
@@ -33,12 +32,14 @@ class Limits:
     """frames: stop after so many were inferred. max_age_ms: a live result older than that is not published.
 
     first_frame_s: how long a source may take for its first frame. silence_s: a read that takes longer hangs.
+    sinks_s: after a stop, how long all sinks together may take for what they still hold.
     """
 
     frames: int | None = None
     max_age_ms: float | None = None
     first_frame_s: float = 15.0
     silence_s: float = 20.0
+    sinks_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +228,15 @@ class Pipeline:
     def _deliver_the_rest(self) -> None:
         for delivery in self._deliveries:
             delivery.finish()
-        # At the end of a file a slow sink may take its time; after a stop it may not.
+        # At the end of a file a slow sink may take its time; after a stop all of them have some seconds, since a disk
+        # may stall, but one that blocks for ever must not keep the program.
+        deadline_ns = None
         for delivery in self._deliveries:
-            while not delivery.join(_SINKS_MAY_TAKE_S):
-                if self._stopped.is_set():
+            while not delivery.join(_LOOK_EVERY_S):
+                if not self._stopped.is_set():
+                    continue
+                deadline_ns = deadline_ns or self._clock.monotonic_ns() + round(self._limits.sinks_s * 1e9)
+                if self._clock.monotonic_ns() >= deadline_ns:
                     delivery.give_up()
                     break
         failed = [delivery.error for delivery in self._deliveries if delivery.error is not None]

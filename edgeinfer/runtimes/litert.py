@@ -82,16 +82,16 @@ def _open(name: str, package: str, file: ModelFile, unit: str, options: RuntimeO
     if file.format != "tflite":
         raise DeviceNotFound(f"{name} cannot read {file.path}, a .{file.format} model")
     refuse_edgetpu(file)
-    module = _import(name, package)
     content = read_weights(file)
     with quiet_stderr(log):
+        module = _import(name, package)
         interpreter = _construct(module, name, content, file, options)
         try:
             inputs = _allocate(interpreter, file)
+            plain = options.driver.get("kernels") == "plain"
+            return LiteRT(f"{name}:cpu:plain" if plain else f"{name}:cpu", interpreter, inputs, content, file)
         except (RuntimeError, ValueError) as refusal:
             raise ModelError(f"{name}:cpu cannot run {file.path}: {first_line(refusal)}") from refusal
-    plain = options.driver.get("kernels") == "plain"
-    return LiteRT(f"{name}:cpu:plain" if plain else f"{name}:cpu", interpreter, inputs, content, file)
 
 
 def _import(name: str, package: str) -> ModuleType:

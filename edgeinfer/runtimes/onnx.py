@@ -30,10 +30,10 @@ def open_onnx(file: ModelFile, unit: str, options: RuntimeOptions) -> Onnx:
         raise DeviceNotFound(f"onnx runs only on the cpu in this version, not on {unit!r}", hint="use onnx:cpu")
     if file.format != "onnx":
         raise DeviceNotFound(f"onnx cannot read {file.path}, a .{file.format} model")
-    runtime = _import()
     inputs = tuple(settle_input(spec) for spec in file.inputs)
     content = read_weights(file)
     with quiet_stderr(log):
+        runtime = _import()
         session = _open_session(runtime, content, file, options)
     used = session.get_providers()
     if used != [_PROVIDER]:
@@ -87,7 +87,8 @@ def _open_session(runtime: Any, content: bytes, file: ModelFile, options: Runtim
         # Spinning between paced frames burns 24 CPU-ms a frame where sleeping burns 2.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return runtime.InferenceSession(content, settings, providers=[_PROVIDER])
+        # Its own fallback prints to stdout and tries the same again.
+        return runtime.InferenceSession(content, settings, providers=[_PROVIDER], enable_fallback=0)
     except Exception as refusal:  # ONNX Runtime's exceptions have no base of their own.
         raise ModelError(f"onnx:cpu cannot load {file.path}: {first_line(refusal)}") from refusal
 

@@ -17,10 +17,10 @@ def settle_input(spec: TensorSpec, known: tuple[int, ...] | None = None) -> Tens
     for dimension, size in enumerate(shape):
         if size >= 0:
             continue
-        if known is not None and len(known) == len(shape) and known[dimension] > 1:
-            shape[dimension] = known[dimension]
-        elif dimension == 0 and len(shape) > 1:
+        if dimension == 0 and len(shape) > 1:
             shape[dimension] = 1
+        elif known is not None and len(known) == len(shape) and known[dimension] > 1:
+            shape[dimension] = known[dimension]
         else:
             raise ModelError(
                 f"input {spec.name!r}, {spec.describe()}, leaves the size of dimension {dimension} free",

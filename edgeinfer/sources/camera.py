@@ -6,7 +6,6 @@ import errno
 import fcntl
 import logging
 import os
-import stat
 import struct
 import threading
 from collections import OrderedDict
@@ -123,8 +122,6 @@ def probe(node: Path, word: str) -> str:
     except OSError as failed:
         raise _cannot_open(word, node, failed) from failed
     try:
-        if not stat.S_ISCHR(os.fstat(handle).st_mode):
-            raise SourceError(f"camera {word!r}: {node} is no video device")
         answer = fcntl.ioctl(handle, _VIDIOC_QUERYCAP, bytes(_CAPABILITY.size))
     except OSError as failed:
         raise SourceError(f"camera {word!r}: {node} is no video device", hint=_cameras_hint()) from failed

@@ -13,7 +13,6 @@ from edgeinfer.words import unknown
 SIDE_MAX = 16384
 FPS_MAX = 1000.0
 TIMEOUT_MAX_S = 3600.0
-QUERY_MAX = 4096
 
 PICTURE_OPTIONS = ("width", "height", "fps", "pixel_format")
 
@@ -79,8 +78,6 @@ class Query:
     def __init__(self, query: str, word: str) -> None:
         self._word = word
         self._known: list[str] = []
-        if len(query) > QUERY_MAX:
-            raise SourceError(f"the query of {word[:80]!r}… is too long")
         try:
             pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
         except ValueError as broken:

@@ -42,7 +42,8 @@ def driver_name(word: str, known: Iterable[str]) -> str:
     if not word:
         raise SourceError("the source is empty", hint=_WHERE_TO_LOOK)
     if len(word) > WORD_MAX:
-        raise SourceError(f"the source {word[:40]!r}… is too long")
+        # Not shown: it may hold a password.
+        raise SourceError(f"the source is too long: {len(word)} characters")
     scheme, separator, _ = word.partition("://")
     if separator and "/" not in scheme:
         return _scheme_driver(scheme.lower(), known)

@@ -20,7 +20,7 @@ from .model import Detector
 from .train import Schedule, fit
 
 # Slides for learning and slides for measuring never share a seed.
-LEARNT_SEEDS, MEASURED_SEEDS = range(1000, 1040), range(10)
+LEARNT_SEED_FIRST, MEASURED_SEEDS = 1000, range(10)
 
 
 def main() -> None:
@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--out", type=Path, default=Path("models/blood-cells"), help="folder of the bundle")
     train.add_argument("--lists", nargs="+", default=["train", "val"], choices=["train", "val"])
     train.add_argument("--start", type=Path, help="checkpoint to go on from; default: from scratch")
+    train.add_argument("--slides", type=int, default=40, help="how many smears to draw")
     train.add_argument("--steps", type=int, default=Schedule().steps)
     train.add_argument("--rate", type=float, default=Schedule().rate)
     train.add_argument("--width", type=int, default=Schedule().width)
@@ -60,12 +61,12 @@ def _train(args: argparse.Namespace) -> None:
     mix = Mix(size=args.batch)
     print(f"lists {args.lists}\n{schedule}\n{mix}\ntorch {torch.__version__}, {args.threads} threads", flush=True)
     photos = [sample for listed in args.lists for sample in load_bccd(args.data, listed)]
-    drawn = draw_smears(LEARNT_SEEDS, views=5)
+    drawn = draw_smears(range(LEARNT_SEED_FIRST, LEARNT_SEED_FIRST + args.slides), views=5)
     print(f"{len(photos)} photos, {len(drawn)} drawn, ready after {time.monotonic() - began:.0f} s", flush=True)
     unseen = [] if "val" in args.lists else load_bccd(args.data, "val")
     start = _load(args.start) if args.start else None
     model = fit(photos, drawn, schedule, mix, start, lambda model: _glance(model, unseen))
-    torch.save({"width": args.width, "model": model.state_dict()}, args.checkpoint)
+    torch.save({"width": args.width, "lists": args.lists, "model": model.state_dict()}, args.checkpoint)
     print(f"{args.checkpoint} written after {time.monotonic() - began:.0f} s")
 
 
@@ -87,7 +88,8 @@ def _glance(model: Detector, unseen: list[Sample]) -> str:
 def _bundle(args: argparse.Namespace) -> None:
     from .bundle import write_bundle
 
-    write_bundle(_load(args.checkpoint).eval(), args.data, args.out, MEASURED_SEEDS, args.score_min)
+    lists = torch.load(args.checkpoint, weights_only=True)["lists"]
+    write_bundle(_load(args.checkpoint).eval(), args.data, args.out, MEASURED_SEEDS, args.score_min, lists)
 
 
 def _evaluate(args: argparse.Namespace) -> None:

@@ -42,10 +42,16 @@ class Figures:
     score_min: float
     parameters: int
     invoke_ms: float
+    learnt_from: str
 
 
-def write_bundle(model: Detector, data: Path, out: Path, seeds: range, score_min: float | None) -> Figures:
-    """Export, quantise, measure, write; the test list is looked at here and nowhere else."""
+def write_bundle(
+    model: Detector, data: Path, out: Path, seeds: range, score_min: float | None, lists: list[str]
+) -> Figures:
+    """Export, quantise, measure, write; the test list is looked at here and nowhere else.
+
+    `lists` is what the model learnt from.
+    """
     out.mkdir(parents=True, exist_ok=True)
     write_onnx(model, out / ONNX)
     with tempfile.TemporaryDirectory() as scratch:
@@ -56,7 +62,9 @@ def write_bundle(model: Detector, data: Path, out: Path, seeds: range, score_min
     if score_min is None:
         score_min, f1 = best_threshold(predict_with_tflite(out / TFLITE), load_bccd(data, "val"))
         print(f"score_min {score_min} (F1 {f1:.3f} on val)")
-    figures = _measure(model, data, out, seeds, score_min)
+    pictures = sum(len(load_bccd(data, listed)) for listed in lists)
+    learnt_from = f"the {' and '.join(lists)} list{'s' if len(lists) > 1 else ''} ({pictures} pictures)"
+    figures = _measure(model, data, out, seeds, score_min, learnt_from)
     (out / "model.toml").write_text(_model_toml(figures))
     (out / "README.md").write_text(_card(figures))
     return figures
@@ -72,7 +80,7 @@ def measure_bundle(data: Path, out: Path, seeds: range, score_min: float = SCORE
     _print_file(out / TFLITE)
 
 
-def _measure(model: Detector, data: Path, out: Path, seeds: range, score_min: float) -> Figures:
+def _measure(model: Detector, data: Path, out: Path, seeds: range, score_min: float, learnt_from: str) -> Figures:
     test = load_bccd(data, "test")
     int8 = predict_with_tflite(out / TFLITE)
     float32 = average_precision(predict_with_torch(model), test)
@@ -85,7 +93,7 @@ def _measure(model: Detector, data: Path, out: Path, seeds: range, score_min: fl
     print(f"int8, drawn frames at score {SCORE_MIN}: {drawn}\nint8, test list at score {score_min}: {photos}")
     middle_ms = _print_file(out / TFLITE)
     parameters = sum(p.numel() for p in model.parameters())
-    return Figures(float32, onnx, quantised, drawn, photos, score_min, parameters, middle_ms)
+    return Figures(float32, onnx, quantised, drawn, photos, score_min, parameters, middle_ms, learnt_from)
 
 
 def _calibration(data: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -131,8 +139,8 @@ decoder = "yolov8"
 labels = "labels.txt"
 licence = "Apache-2.0"
 origin = """\\
-Trained from scratch by scripts/blood_cells on the train and val lists of BCCD \\
-(github.com/Shenggan/BCCD_Dataset, MIT, 292 pictures) and, for 15 % of the samples, on frames drawn by \\
+Trained from scratch by scripts/blood_cells on {figures.learnt_from} of BCCD \\
+(github.com/Shenggan/BCCD_Dataset, MIT) and, for 15 % of the samples, on frames drawn by \\
 edgeinfer.sources.smear. No pretrained weights.\\
 """
 
@@ -179,7 +187,7 @@ and as float32 ONNX. The output is one tensor [1, 7, 1500]: cx, cy, w, h in 0..1
 
 ## Data
 - [BCCD](https://github.com/Shenggan/BCCD_Dataset) (MIT, copyright 2017 shenggan): 364 pictures of 640x480 with
-  boxes. Learnt from: the train and val lists (292). Measured on: the test list (72), which nothing was chosen by.
+  boxes. Learnt from: {figures.learnt_from}. Measured on: the test list (72), which nothing was chosen by.
 - 15 % of the samples were frames drawn by `edgeinfer.sources.smear`, so that `synthetic://` sources are detected as
   well. No picture of the data set went into the drawing.
 
@@ -205,9 +213,13 @@ One invoke takes {figures.invoke_ms:.1f} ms on one thread of an x86-64 server co
 - White cells are not told apart. Parasites and misshapen cells are not looked for.
 
 ## Made by
-    python -m scripts.blood_cells train  ../shared/testdata/training/bccd --checkpoint blood-cells.pt
-    python -m scripts.blood_cells bundle ../shared/testdata/training/bccd --checkpoint blood-cells.pt \\
-        --score-min {figures.score_min}
+    DATA=../shared/testdata/training/bccd
+    python -m scripts.blood_cells train $DATA --lists train --steps 1200 --checkpoint a.pt
+    python -m scripts.blood_cells bundle $DATA --checkpoint a.pt      # finds score_min on val
+    python -m scripts.blood_cells train $DATA --start a.pt --steps 700 --rate 0.001 --seed 1 --slides 16 \\
+        --checkpoint b.pt
+    python -m scripts.blood_cells bundle $DATA --checkpoint b.pt --score-min {figures.score_min}
+    python -m scripts.blood_cells evaluate $DATA
 
 The weights are under Apache-2.0, like the rest of edgeinfer.
 """

@@ -31,9 +31,10 @@ class Schedule:
 
     def rate_at(self, step: int) -> float:
         """A short ramp, then half a cosine down to a hundredth."""
-        if step < self.warm_up:
-            return self.rate * (step + 1) / self.warm_up
-        done = (step - self.warm_up) / max(1, self.steps - self.warm_up)
+        warm_up = min(self.warm_up, self.steps // 5)
+        if step < warm_up:
+            return self.rate * (step + 1) / warm_up
+        done = (step - warm_up) / max(1, self.steps - warm_up)
         return self.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
 

@@ -64,7 +64,7 @@ def files(tmp_path):
         ("run --model blood-cells --source /dev/video97", 5, "/dev/video97"),
         ("run --model blood-cells --source sinthetic://x", 5, "synthetic"),
         ("run --model blood-cells --source synthetic://blod-smear", 5, "blood-smear"),
-        (f"run --model blood-cells --source {SMEAR} --labels short.txt", 3, "3 classes and its labels name 2"),
+        (f"run --model blood-cells --source {SMEAR} --labels short.txt", 3, "2 labels for the 3 classes"),
         (f"run --model blood-cells --source {SMEAR} --labels absent.txt", 3, "absent.txt"),
         (f"run --model blood-cells --source {SMEAR} --output absent/out.jsonl", 2, "cannot write"),
         (f"run --model blood-cells --source {SMEAR} --output folder/", 2, "folder/"),
@@ -132,6 +132,12 @@ def test_a_faulty_model_is_a_bad_model(edgeinfer, test_data, name):
     words = ("--task", "classify", "--colour", "gray", "--mean", 0, "--std", 255, "--fit", "stretch")
     ran = edgeinfer("run", "--model", test_data / "models/faulty" / name, "--source", SMEAR, *words)
     assert_one_line(ran, 3, name)
+
+
+def test_a_label_file_too_short_for_a_detector_is_said(edgeinfer, test_data, files):
+    model = test_data / "models/ssd_mobilenet_v1_coco_no_metadata.tflite"
+    ran = edgeinfer("run", "--model", model, "--source", SMEAR, "--labels", "short.txt")
+    assert_one_line(ran, 3, "2 labels for the 90 classes")
 
 
 def test_an_edge_tpu_model_without_its_delegate_is_a_missing_device(edgeinfer, test_data):

@@ -122,6 +122,12 @@ def test_a_shim_that_leads_nowhere_is_passed_over(checkout, tools):
     assert done.stdout.strip() == str(behind / "python3.12")
 
 
+@pytest.mark.parametrize("uv", ["echo 'pyenv: uv: command not found' >&2; exit 127", "echo an old uv"])
+def test_a_uv_that_does_not_serve_is_passed_over(uv, checkout, tools):
+    put(tools, "uv", uv)
+    assert bash(checkout, tools, "! have_uv").returncode == 0
+
+
 def test_a_missing_venv_module_names_the_package(checkout, tools):
     put(tools, "python3", 'case "$*" in *version_info*) echo 3 11;; *executable*) echo "$0";; *) exit 1;; esac')
     done = bash(checkout, tools, "prepare_environment runtime")

@@ -38,7 +38,7 @@ def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_beside(unpacked: Path, program: str) -> str:
     """What `program` prints where the unpacked wheel comes before every other edgeinfer."""
-    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+    environment = {**os.environ, "PYTHONPATH": str(unpacked), "EDGEINFER_STATE": str(unpacked / "state")}
     command = [sys.executable, "-P" if sys.version_info >= (3, 11) else "-B", "-c", program]
     done = subprocess.run(command, env=environment, cwd=unpacked, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -67,12 +67,14 @@ def test_each_data_file_is_carried(kind, wheel):
 
 def test_unpacked_it_is_the_package_that_runs_and_finds_its_models(unpacked):
     program = """
-import edgeinfer, edgeinfer.paths
+import edgeinfer, edgeinfer.bundle, edgeinfer.paths
 print(edgeinfer.__version__, edgeinfer.__file__)
+print(edgeinfer.bundle.find_bundle("blood-cells"))
 print(*(folder for folder in edgeinfer.paths.data_folders("models") if folder.is_dir()), sep="\\n")
 """
-    version_and_file, *folders = run_beside(unpacked, program).splitlines()
+    version_and_file, bundle, *folders = run_beside(unpacked, program).splitlines()
     assert version_and_file == f"{edgeinfer.__version__} {unpacked / 'edgeinfer' / '__init__.py'}"
+    assert bundle == str(unpacked / "edgeinfer" / "data" / "models" / "blood-cells")
     assert str(unpacked / "edgeinfer" / "data" / "models") in folders
     assert str(ROOT / "models") not in folders
 

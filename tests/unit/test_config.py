@@ -21,7 +21,8 @@ def test_two_pipelines_in_the_words_of_the_command_line(configured):
         'node = "pi-7"\n'
         '[[pipeline]]\nname = "door"\nmodel = "ssd.tflite"\nsource = "/dev/video0"\nscore_min = 0.4\n'
         'output = ["-", "door.mp4"]\nmax_age = 500\n'
-        '[[pipeline]]\nname = "yard"\nmodel = "blood-cells"\nsource = "rtsp://cam/1"\ndevice = "onnx:cpu"\nthreads = 2\n'
+        '[[pipeline]]\nname = "yard"\nmodel = "blood-cells"\nsource = "rtsp://cam/1"\n'
+        'device = "onnx:cpu"\nthreads = 2\n'
     )
     door, yard = config.pipeline
     assert (config.node, door.name, door.score_min, door.output, door.max_age) == (

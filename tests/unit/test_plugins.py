@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -156,5 +157,20 @@ def test_the_example_task_decodes_a_number():
     from edgeinfer.tensor import TensorSpec
 
     spec = TensorSpec("mean", (1, 1), np.dtype(np.float32))
-    (answer,) = task(None, (spec,)).decode((np.array([[255.0]], dtype=np.float32),), WHOLE).classes
+    (answer,) = task(None, (spec,)).decode((np.array([[1.0]], dtype=np.float32),), WHOLE).classes
     assert (answer.label, answer.class_id, answer.score) == ("bright", 1, 1.0)
+
+
+def test_all_four_work_together_from_the_command_line(installed):
+    words = "run --quiet --model blood-cells --source ticker://4 --device brightness:cpu --output tally://counts.txt"
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeinfer", *words.split(), "--task", "daylight", "--decoder", "daylight"],
+        cwd=installed,
+        env={**os.environ, "PYTHONPATH": str(installed), "EDGEINFER_STATE": str(installed / "state")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    # Grey levels 0, 63, 127 and 191: three of four are below the middle.
+    assert (installed / "counts.txt").read_text() == "3 dark\n1 bright\n"

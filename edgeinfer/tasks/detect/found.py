@@ -34,10 +34,10 @@ class Found:
 def best_first(found: Found) -> Found:
     """Without boxes that are none (NaN, infinite, no area); by falling score, equal ones as they came; bounded."""
     boxes = found.boxes_xyxy
-    # A NaN compares false; two infinities of one sign are no extent either.
-    with np.errstate(invalid="ignore"):
+    # A NaN compares false, and where a corner is infinite the extent is, or is a NaN.
+    with np.errstate(invalid="ignore", over="ignore"):
         extents = boxes[:, 2:] - boxes[:, :2]
-        sound = (extents > 0).all(axis=1) & np.isfinite(boxes).all(axis=1) & ~np.isnan(found.scores)
+        sound = ((extents > 0) & (extents < np.inf)).all(axis=1) & ~np.isnan(found.scores)
     if not sound.all():
         found = found[sound]
     order = np.argsort(-found.scores, kind="stable")

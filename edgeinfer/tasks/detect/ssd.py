@@ -49,6 +49,7 @@ class Ssd:
         self._specs = specs
         self._order = _order_by_name(specs)
         self._first_label = 1 if bundle.labels[:1] and bundle.labels[0] in _BACKGROUND else 0
+        _check_labels(bundle, len(bundle.labels) - self._first_label)
         if all(spec.shape and spec.is_static for spec in specs):
             _check_forms(specs, [spec.shape for spec in specs])
 
@@ -77,6 +78,16 @@ class Ssd:
         named = class_id + self._first_label
         # The number that stands for a missing name is that of the class, not of its line.
         return self._bundle.labels[named] if named < len(self._bundle.labels) else str(class_id)
+
+
+def _check_labels(bundle: Bundle, named: int) -> None:
+    """Raises ModelError where classes are left without a name. Names to spare are usual: the list is that of COCO."""
+    classes = bundle.file.detection_classes
+    if bundle.labels and classes is not None and named < classes:
+        raise ModelError(
+            f"{named} labels for the {classes} classes of {bundle.name}",
+            hint="give --labels a file with one line for each class",
+        )
 
 
 def _count(stored: npt.NDArray[np.float32], most: int) -> int:

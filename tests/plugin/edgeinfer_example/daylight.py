@@ -9,11 +9,11 @@ from edgeinfer.result import Classification, Outcome
 from edgeinfer.tensor import Array, TensorSpec, dequantize
 
 LABELS = ("dark", "bright")
-HALF = 127.5
+MIDDLE = 0.5
 
 
 class Daylight:
-    """A task. Reads one number 0..255, the mean brightness, and calls the picture dark or bright."""
+    """A task. Reads one number 0..1, the brightness, and calls the picture dark or bright."""
 
     def __init__(self, bundle: Bundle, outputs: tuple[TensorSpec, ...]) -> None:
         if len(outputs) != 1 or outputs[0].shape != (1, 1):
@@ -22,6 +22,6 @@ class Daylight:
 
     def decode(self, raw: tuple[Array, ...], where: Placement) -> Outcome:
         brightness = float(dequantize(raw[0], self._output.quantization)[0, 0])
-        class_id = int(brightness > HALF)
-        score = 0.5 + abs(brightness - HALF) / (2 * HALF)
+        class_id = int(brightness > MIDDLE)
+        score = 0.5 + abs(brightness - MIDDLE)
         return Outcome(classes=(Classification(LABELS[class_id], class_id, score),))

@@ -34,13 +34,12 @@ def test_the_queue_makes_the_writer_wait_and_keeps_every_frame_in_order():
     queue = BoundedQueue(size=2)
     writer = threading.Thread(target=lambda: [queue.put(frame(seq)) for seq in range(50)] and queue.finish())
     writer.start()
-    seen = []
+    for seq in range(50):
+        assert queue.get(5).seq == seq
+        assert len(queue._frames) <= 2
     with pytest.raises(Finished):
-        while True:
-            seen.append(queue.get(5).seq)
-            assert len(queue._frames) <= 2
+        queue.get(5)
     writer.join()
-    assert seen == list(range(50))
 
 
 def test_what_was_put_before_an_error_comes_before_the_error():

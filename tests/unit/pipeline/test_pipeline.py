@@ -226,7 +226,8 @@ def test_stopping_writes_every_finished_result(make_model):
 def test_a_sink_that_blocks_for_ever_does_not_keep_a_stopped_run(make_model, caplog):
     model, _ = make_model()
     sink = MemorySink(capacity=1)
-    pipeline = Pipeline(model, open_source("synthetic://noise?frames=1000&width=64&height=64"), [sink])
+    source = open_source("synthetic://noise?frames=1000&width=64&height=64")
+    pipeline = Pipeline(model, source, [sink], limits=Limits(sinks_s=0.1))
     pipeline.start()
     while pipeline.tally["published"] < 3:
         pass

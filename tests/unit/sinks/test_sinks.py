@@ -1,6 +1,6 @@
 import csv
 import threading
-from contextlib import ExitStack
+from contextlib import closing
 
 import cv2
 import numpy as np
@@ -78,10 +78,13 @@ def test_an_unwritable_output_is_said_when_it_is_opened(tmp_path, name):
 def test_a_full_disk_is_an_error_that_names_the_file(make_result, name, tmp_path):
     link = tmp_path / name
     link.symlink_to("/dev/full")
-    with pytest.raises(OutputError, match="No space left on device"), ExitStack() as opened:
-        sink = open_sink(str(link), OPTIONS)
-        opened.callback(sink.close)
-        sink.write(make_result(), None)
+    with pytest.raises(OutputError, match="No space left on device"):
+        _write_one(str(link), make_result())
+
+
+def _write_one(word, result):
+    with closing(open_sink(word, OPTIONS)) as sink:
+        sink.write(result, None)
 
 
 def read_video(path):
