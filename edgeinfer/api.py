@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import fields
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from edgeinfer.bundle import Overrides
 from edgeinfer.config import PipelineConfig
 from edgeinfer.errors import UsageError
 from edgeinfer.model import Model, open_model
@@ -14,8 +16,11 @@ from edgeinfer.pipeline.assemble import open_pipeline, overrides_of
 from edgeinfer.result import Result
 from edgeinfer.sinks.memory import MemorySink
 from edgeinfer.tomlfile import convert
+from edgeinfer.words import unknown
 
 Word = str | PathLike[str]
+
+_MODEL_OPTIONS = tuple(field.name for field in fields(Overrides))
 
 
 def load(model: Word, *, device: str = "auto", threads: int | None = None, **options: Any) -> Model:
@@ -28,35 +33,39 @@ def load(model: Word, *, device: str = "auto", threads: int | None = None, **opt
 
     Raises ModelError (AmbiguousModel names the option to give), DeviceNotFound, UsageError.
     """
+    for name in options:
+        if name not in _MODEL_OPTIONS:
+            raise UsageError(unknown("option", name, _MODEL_OPTIONS))
     config = _config(model=fspath(model), source="memory:", device=device, threads=threads, **options)
     return open_model(Path(model), device=device, threads=threads, overrides=overrides_of(config))
 
 
 def run(
-    model: Word, source: Word, *, device: str = "auto", outputs: Sequence[Word] = (), **options: Any
+    model: Word, source: Word, *, device: str = "auto", outputs: Word | Sequence[Word] = (), **options: Any
 ) -> Generator[Result, None, None]:
     """The results of a model over a source, one by one as they come; leaving the loop stops and closes everything.
 
     source: `/dev/video0`, `camera://0`, `rtsp://…`, a video or image file, a folder, a glob, `synthetic://…`.
-    outputs: written beside: `-`, `file.jsonl`, `file.csv`, `file.mp4`.
+    outputs: one or several, written beside: `-`, `file.jsonl`, `file.csv`, `file.mp4`.
     options: as the flags of `edgeinfer run`: frames, max_age (ms), score_min, labels, threads, …
 
     From a file every frame has a result, and a slow loop slows the reading. From a live source results that the loop
-    does not take in time are dropped, oldest first. Raises, when the loop begins or after the results there were,
-    ModelError, DeviceNotFound, SourceError, OutputError, UsageError.
+    does not take in time are dropped, oldest first; at most three wait for it. Raises, when the loop begins or after
+    the results there were, ModelError, DeviceNotFound, SourceError, OutputError, UsageError.
     """
-    words = tuple(fspath(output) for output in outputs)
+    words = tuple(fspath(output) for output in ([outputs] if isinstance(outputs, (str, PathLike)) else outputs))
     config = _config(model=fspath(model), source=fspath(source), device=device, output=words, **options)
-    sink = MemorySink(capacity=1)
+    # Whoever loops acts on what comes: from a camera rather the newest than all of them.
+    sink = MemorySink(capacity=1, waiting_max=1)
     pipeline = open_pipeline(config, sinks=[sink])
-    pipeline.start()
     try:
+        pipeline.start()
         yield from sink
         pipeline.wait()
     finally:
         pipeline.stop()
-        sink.close()
-        pipeline.wait()
+        sink.close()  # Lets a `write` that waits for this loop go.
+        pipeline.close()
     error = pipeline.report().error
     if error is not None:
         raise error
@@ -64,7 +73,7 @@ def run(
 
 def _config(**words: Any) -> PipelineConfig:
     stated = {name: _plain(value) for name, value in words.items() if value is not None}
-    return convert(stated, PipelineConfig, UsageError, where="options")
+    return convert(stated, PipelineConfig, UsageError)
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,12 +11,17 @@ import msgspec
 from msgspec import Meta
 
 from edgeinfer.errors import ConfigError
-from edgeinfer.tomlfile import read_toml
+from edgeinfer.tomlfile import Mean, Share, Std, one_or_three, read_toml
 
-Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-Word = Annotated[str, Meta(min_length=1, max_length=4096)]
-Channels = Annotated[tuple[float, ...], Meta(min_length=1, max_length=3)]
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z",
+        max_length=64,
+        description="of letters, digits, '.', '_' and '-', and begin with a letter or digit",
+    ),
+]
+Word = Annotated[str, Meta(pattern=r"^[^\x00]+\Z", max_length=4096, description="some text without NUL characters")]
 
 
 class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -35,18 +42,23 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     labels: Word | None = None
     output: tuple[Word, ...] = ()
     frames: Annotated[int, Meta(ge=1)] | None = None
-    max_age: Annotated[float, Meta(gt=0)] | None = None
+    max_age: Annotated[float, Meta(gt=0, le=1e9)] | None = None
     task: Word | None = None
     decoder: Word | None = None
     colour: Literal["rgb", "bgr", "gray"] | None = None
     fit: Literal["letterbox", "stretch", "crop"] | None = None
     box_units: Literal["normalised", "pixels"] | None = None
-    mean: Channels | None = None
-    std: Channels | None = None
+    mean: Mean | None = None
+    std: Std | None = None
     width: Annotated[int, Meta(ge=1, le=32_768)] | None = None
     height: Annotated[int, Meta(ge=1, le=32_768)] | None = None
     fps: Annotated[float, Meta(gt=0, le=1000)] | None = None
-    pixel_format: Annotated[str, Meta(pattern=r"^[A-Za-z0-9 ]{4}$")] | None = None
+    pixel_format: (
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9 ]{4}\Z", description="four letters or digits, such as MJPG")] | None
+    ) = None
+
+    def __post_init__(self) -> None:
+        one_or_three(self, "mean", "std")
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -60,13 +72,26 @@ def read_config(path: Path) -> Config:
     """The file at `path`. Raises ConfigError: one line with the path of the key and the nearest name."""
     config = read_toml(path, Config, ConfigError)
     names: set[str] = set()
-    outputs: set[str] = set()
     for index, pipeline in enumerate(config.pipeline):
         if pipeline.name in names:
             raise ConfigError(f"{path}: pipeline[{index}].name: {pipeline.name!r} is taken by an earlier pipeline")
         names.add(pipeline.name)
-        for output in pipeline.output:
-            if output != "-" and output in outputs:
-                raise ConfigError(f"{path}: pipeline[{index}].output: {output!r} is written to already")
-            outputs.add(output)
+    clash = clash_of_outputs(config.pipeline)
+    if clash is not None:
+        raise ConfigError(f"{path}: {clash}")
     return config
+
+
+def clash_of_outputs(pipelines: Sequence[PipelineConfig]) -> str | None:
+    """What would be overwritten: a file that is written twice, or a source. None where all is well."""
+    sources = {os.path.realpath(pipeline.source) for pipeline in pipelines}
+    taken: set[str] = set()
+    for index, pipeline in enumerate(pipelines):
+        places = ["-" if word == "-" else os.path.realpath(word) for word in pipeline.output]
+        for position, (word, place) in enumerate(zip(pipeline.output, places, strict=True)):
+            if place in taken or place in places[:position]:
+                return f"pipeline[{index}].output: {word!r} is written to already"
+            if place in sources:
+                return f"pipeline[{index}].output: {word!r} is a source, and would be overwritten"
+        taken.update(place for place in places if place != "-")  # Lines of several pipelines may share stdout.
+    return None

@@ -18,6 +18,7 @@ _COLOURS = (
     (66, 228, 240),
 )
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+_LABEL_MAX = 40
 _DARK = (24, 24, 24)
 _LIGHT = (255, 255, 255)
 
@@ -37,13 +38,18 @@ def _draw_detection(pixels: Pixels, detection: Detection) -> None:
     )
     colour = _COLOURS[detection.class_id % len(_COLOURS)]
     cv2.rectangle(pixels, (left, top), (right, bottom), colour, max(1, round(height / 240)), cv2.LINE_AA)
-    _draw_text(pixels, f"{detection.label} {detection.score:.2f}", (left, top), colour)
+    _draw_text(pixels, _caption(detection), (left, top), colour)
 
 
 def _draw_class(pixels: Pixels, found: Classification, line: int) -> None:
     text_height = _text_height(pixels)
     place = (0, (line + 1) * (text_height + 6))
-    _draw_text(pixels, f"{found.label} {found.score:.2f}", place, _COLOURS[line % len(_COLOURS)])
+    _draw_text(pixels, _caption(found), place, _COLOURS[line % len(_COLOURS)])
+
+
+def _caption(found: Detection | Classification) -> str:
+    label = found.label if len(found.label) <= _LABEL_MAX else found.label[: _LABEL_MAX - 3] + "..."
+    return f"{label} {found.score:.2f}"
 
 
 def _text_height(pixels: Pixels) -> int:

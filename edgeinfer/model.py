@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,12 +17,12 @@ from edgeinfer.bundle import Bundle, Overrides, load_bundle
 from edgeinfer.bundle.facts import Format
 from edgeinfer.clock import Clock, ClockWatch, rfc3339
 from edgeinfer.delegates import open_device
-from edgeinfer.errors import UsageError
+from edgeinfer.errors import ModelError, UsageError
 from edgeinfer.frame import Frame
 from edgeinfer.preprocess import Fitter
-from edgeinfer.result import IdMaker, ModelInfo, Result, SourceInfo, Timing
+from edgeinfer.result import IdMaker, ModelInfo, Result, SourceInfo, Timing, as_utf8
 from edgeinfer.runtimes import Runtime
-from edgeinfer.tasks import TASKS
+from edgeinfer.tasks import TASKS, MakeTask, Task
 
 _DECIMALS_MS = 3
 
@@ -48,12 +49,13 @@ class Model:
         self._clock = clock or Clock()
         self._identity = identity or Identity(node=socket.gethostname())
         self._fitter = Fitter(runtime.inputs[bundle.image.index], bundle.image)
-        self._task = TASKS.get(bundle.task)(bundle, runtime.outputs)
-        self._info = ModelInfo(name=bundle.name, version=bundle.version, sha256=bundle.file.sha256)
+        self._task = _make_task(bundle, runtime)
+        self._info = ModelInfo(name=as_utf8(bundle.name), version=bundle.version, sha256=bundle.file.sha256)
         self._new_id = IdMaker(self._clock.unix_ns)
         self._clock_watch = ClockWatch(self._clock)
         self._lock = threading.Lock()
-        self._calls = 0
+        self._calls = count()
+        self._is_closed = False
 
     @property
     def device(self) -> str:
@@ -69,16 +71,18 @@ class Model:
         """The result for one picture.
 
         image: (height, width, 3) uint8 in blue-green-red order, as `cv2.imread` gives it, or (height, width) gray.
-        Raises UsageError for anything else, RuntimeFailed where the device fails.
+        Raises UsageError for anything else and once closed, RuntimeFailed where the device fails.
         """
         pixels = _as_bgr(image)
-        frame = Frame(pixels, self._calls, self._clock.monotonic_ns(), self._clock.unix_ns(), "memory:")
-        self._calls += 1
-        return self.infer(frame)
+        return self.infer(
+            Frame(pixels, next(self._calls), self._clock.monotonic_ns(), self._clock.unix_ns(), "memory:")
+        )
 
     def infer(self, frame: Frame) -> Result:
-        """The result for one frame of a source. Raises RuntimeFailed."""
+        """The result for one frame of a source. Raises RuntimeFailed; UsageError once closed."""
         with self._lock:
+            if self._is_closed:
+                raise UsageError(f"the model {self.bundle.name} is closed", hint="load it again")
             taken_ns = self._clock.monotonic_ns()
             where = self._fitter.fit(frame.pixels, self._runtime.input(self.bundle.image.index))
             fitted_ns = self._clock.monotonic_ns()
@@ -95,7 +99,7 @@ class Model:
             clock=self._clock_watch.state(),
             monotonic_ns=frame.captured_ns,
             position_s=None if frame.position_s is None else round(frame.position_s, 6),
-            source=SourceInfo(uri=frame.uri, width=frame.width, height=frame.height),
+            source=SourceInfo(uri=as_utf8(frame.uri), width=frame.width, height=frame.height),
             model=self._info,
             device=self._runtime.device,
             task=self.bundle.task,
@@ -113,6 +117,7 @@ class Model:
     def close(self) -> None:
         """Free the model's memory; may be called twice."""
         with self._lock:
+            self._is_closed = True
             self._runtime.close()
 
     def __enter__(self) -> Model:
@@ -134,21 +139,38 @@ def open_model(
     identity: Identity | None = None,
     clock: Clock | None = None,
 ) -> Model:
-    """Read a model, choose its device, prove that it loads, and open it. Raises ModelError or DeviceNotFound.
+    """Read a model, choose its device, prove that it loads, and open it.
+
+    Raises ModelError, DeviceNotFound, and UsageError where an option asks for what there is not.
 
     paced: frames come with pauses between them, so that idle runtime threads must sleep rather than spin.
     """
     bundle = load_bundle(word, overrides, prefer=_format_for(device))
-    return Model(
-        bundle,
-        open_device(bundle.file, device, threads=threads, paced=paced),
-        identity=identity,
-        clock=clock,
-    )
+    _task_of(bundle)  # A misspelt task is said before the model is tried.
+    runtime = open_device(bundle.file, device, threads=threads, paced=paced)
+    try:
+        return Model(bundle, runtime, identity=identity, clock=clock)
+    except BaseException:
+        runtime.close()
+        raise
 
 
 def _format_for(device: str) -> Format:
     return "onnx" if device.startswith("onnx") else "tflite"
+
+
+def _task_of(bundle: Bundle) -> MakeTask:
+    return TASKS.get(bundle.task, error=UsageError if bundle.provenance.get("task") == "flag" else ModelError)
+
+
+def _make_task(bundle: Bundle, runtime: Runtime) -> Task:
+    try:
+        return _task_of(bundle)(bundle, runtime.outputs)
+    except UsageError as wrong:
+        if "flag" in (bundle.provenance.get("task"), bundle.provenance.get("decoder")):
+            raise
+        # Nobody typed it: it stands in model.toml.
+        raise ModelError(f"{bundle.folder or bundle.file.path}: {wrong.message}", hint=wrong.hint) from wrong
 
 
 def _as_bgr(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

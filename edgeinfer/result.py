@@ -118,6 +118,12 @@ class IdMaker:
             return _crockford(self._last)
 
 
+def as_utf8(name: str) -> str:
+    """A file name as text that can be written: what is no UTF-8 in it becomes U+FFFD."""
+    # Python carries such bytes as lone surrogates, which JSON refuses.
+    return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def _crockford(number: int) -> str:
     characters = []
     for _ in range(26):

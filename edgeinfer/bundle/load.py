@@ -23,6 +23,7 @@ Value = TypeVar("Value")
 
 _MAX_MODEL_BYTES = 2 << 30
 _MAX_LABEL_BYTES = 4 << 20
+_NAME_SHOWN_MAX = 80
 _READERS = {"tflite": read_tflite, "onnx": read_onnx}
 _NOTHING_MEASURED: Mapping[str, object] = {}
 
@@ -45,13 +46,17 @@ def load_bundle(word: str | Path, overrides: Overrides | None = None, *, prefer:
 
 def find_bundle(word: str | Path) -> Path:
     """The file or bundle folder that `word` stands for. Raises ModelError naming the nearest known bundle."""
-    path = Path(word).expanduser()
-    if path.is_dir():
-        if not (path / "model.toml").is_file():
-            raise ModelError(f"{path} is a folder without a model.toml", hint="name a .tflite or .onnx file in it")
-        return path
-    if path.exists():
-        return path
+    try:
+        path = Path(word).expanduser()
+        if path.is_dir():
+            if not (path / "model.toml").is_file():
+                raise ModelError(f"{path} is a folder without a model.toml", hint="name a .tflite or .onnx file in it")
+            return path
+        if path.exists():
+            return path
+    except (OSError, RuntimeError, ValueError) as impossible:  # Too long a name, no permission, ~nobody, a NUL.
+        reason = impossible.strerror if isinstance(impossible, OSError) else impossible
+        raise ModelError(f"cannot read the model {str(word)[:_NAME_SHOWN_MAX]!r}: {reason}") from impossible
     name = str(word)
     named = _bundles().get(name)
     if named is not None:
@@ -295,15 +300,16 @@ def read_labels(path: Path) -> tuple[str, ...]:
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_LABEL_BYTES + 1)
-        text = content.decode()
+        text = content.decode("utf-8-sig")  # Some editors begin a file with a byte order mark.
     except OSError as unreadable:
         raise ModelError(f"cannot read labels {path}: {unreadable.strerror}") from unreadable
     except UnicodeDecodeError as broken:
         raise ModelError(f"labels {path} are not UTF-8 text") from broken
     if len(content) > _MAX_LABEL_BYTES:
         raise ModelError(f"labels {path} are larger than {_MAX_LABEL_BYTES} bytes")
-    labels = tuple(line.strip() for line in text.rstrip().splitlines())
-    if not labels:
+    # Not `splitlines`: a form feed or U+2028 within a label would shift all labels after it.
+    labels = tuple(line.strip() for line in text.rstrip().split("\n"))
+    if labels == ("",):
         raise ModelError(f"labels {path} are empty")
     return labels
 

@@ -11,12 +11,20 @@ from msgspec import Meta
 
 from edgeinfer.bundle.facts import BoxUnits, Colour, Fit
 from edgeinfer.errors import ModelError
-from edgeinfer.tomlfile import read_toml
+from edgeinfer.tomlfile import Mean, Share, Std, one_or_three, read_toml
 
-Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-Channels = Annotated[tuple[float, ...], Meta(min_length=1, max_length=4)]
-FileName = Annotated[str, Meta(min_length=1, pattern=r"^[^/]+$")]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!\.{1,2}\Z)[^/\x00]+\Z",
+        max_length=255,
+        description="the name of a file beside model.toml, without a folder",
+    ),
+]
+Sha256 = Annotated[
+    str,
+    Meta(pattern=r"^[0-9a-f]{64}\Z", description="64 hexadecimal digits in small letters, as sha256sum prints them"),
+]
 
 
 class Weights(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -30,10 +38,13 @@ class InputFacts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """How a picture becomes the input; see ImageInput."""
 
     colour: Colour | None = None
-    mean: Channels | None = None
-    std: Channels | None = None
+    mean: Mean | None = None
+    std: Std | None = None
     fit: Fit | None = None
     pad: Annotated[int, Meta(ge=0, le=255)] | None = None
+
+    def __post_init__(self) -> None:
+        one_or_three(self, "mean", "std")
 
 
 class DecodeFacts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -54,7 +65,14 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """
 
     schema: Literal["edgeinfer.model/1"]
-    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"^[a-z0-9][a-z0-9._-]*\Z",
+            max_length=64,
+            description="of small letters, digits, '.', '_' and '-', and begin with a letter or digit",
+        ),
+    ]
     version: Annotated[str, Meta(min_length=1, max_length=64)]
     weights: Weights
     task: str | None = None
@@ -73,10 +91,4 @@ def read_manifest(folder: Path) -> Manifest:
     manifest = read_toml(folder / "model.toml", Manifest, ModelError)
     if manifest.weights.tflite is None and manifest.weights.onnx is None:
         raise ModelError(f"{folder / 'model.toml'}: weights: names no file", hint="give tflite or onnx")
-    for key in ("mean", "std"):
-        values = getattr(manifest.input, key)
-        if values is not None and len(values) not in (1, 3):
-            raise ModelError(f"{folder / 'model.toml'}: input.{key}: {len(values)} numbers, give 1 or 3")
-    if manifest.input.std is not None and any(value <= 0 for value in manifest.input.std):
-        raise ModelError(f"{folder / 'model.toml'}: input.std: must be above 0")
     return manifest

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
@@ -17,13 +20,15 @@ from edgeinfer.words import nearest, unknown
 COMMANDS = {
     "run": "run a model over a camera, a file or another source",
     "inspect": "show what is known about a model: tensors, operators, labels, and where each fact comes from",
+    "devices": "show what this board can use: each device with its evidence, or the reason why not and what mends it",
 }
 
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
 _EPILOG = """\
-exit codes: 0 done, 2 usage, 3 bad model, 4 no such device, 5 source failed, 6 configuration, 70 a bug, 130 interrupted
+exit codes: 0 done, 2 usage, 3 bad model, 4 no such device, 5 source failed, 6 configuration,
+            70 a bug, 130 interrupted
 'edgeinfer COMMAND --help' explains a command
 """
 
@@ -32,29 +37,74 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"{self.prog} --help")
+        raise UsageError(message.removeprefix("argument "), hint=f"{self.prog} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code. Errors are one line on stderr, with `--debug` a traceback too."""
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words
+    _mend_streams()
+    _interrupt_on_signals()
+    return _flushed(_exit_code_of(words, debug="--debug" in words))
+
+
+def _exit_code_of(words: list[str], *, debug: bool) -> int:
     try:
         return _run(words)
+    except SystemExit as helped:  # argparse, after --help and --version.
+        return int(helped.code or 0)
     except EdgeInferError as error:
         _explain(error, debug=debug)
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Python flushes stdout at exit and would complain once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except Exception as bug:  # noqa: BLE001 - the outermost edge
         if debug:
             traceback.print_exc()
         _say(f"a bug in edgeinfer: {type(bug).__name__}: {bug}; run again with --debug and report what it prints")
         return EXIT_BUG
+
+
+def _mend_streams() -> None:
+    """Closed standard streams become /dev/null, for the next file to be opened would take their place; and what a
+    terminal's encoding lacks is shown by its code, not by a traceback."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(handle)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - a descriptor, for good
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 - a descriptor, for good
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _interrupt_on_signals() -> None:
+    """SIGTERM, and SIGHUP unless nohup ignores it, are taken as Ctrl-C is: whatever is open is closed."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _flushed(exit_code: int) -> int:
+    """The exit code, once all that was printed is out."""
+    try:
+        sys.stdout.flush()
+    except OSError as failed:
+        # Python flushes stdout once more at exit, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if isinstance(failed, BrokenPipeError):
+            return exit_code
+        _say(f"cannot write to stdout: {failed.strerror}")
+        return exit_code or UsageError.exit_code
+    return exit_code
 
 
 def _run(words: list[str]) -> int:
@@ -101,4 +151,7 @@ def _explain(error: EdgeInferError, *, debug: bool) -> None:
 
 
 def _say(message: str) -> None:
-    print(f"edgeinfer: error: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(message.split())
+    # A file name or a label must not steer the terminal.
+    shown = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
+    print(f"edgeinfer: error: {shown}", file=sys.stderr)

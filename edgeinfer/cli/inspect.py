@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ import msgspec
 
 from edgeinfer.bundle import Bundle, ModelFile, Overrides, load_bundle
 from edgeinfer.bundle.load import find_bundle, read_model_file
-from edgeinfer.cli.terminal import configure_logging
+from edgeinfer.cli.terminal import configure_logging, show
 from edgeinfer.errors import AmbiguousModel
+from edgeinfer.result import as_utf8
 
 _LABELS_SHOWN = 5
 
@@ -26,10 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     configure_logging(quiet=True, debug=arguments.debug)
     facts = _facts(arguments.model, arguments.labels)
-    if arguments.json:
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n")
-    else:
-        print(_as_text(facts))
+    show(msgspec.json.format(msgspec.json.encode(facts), indent=2).decode() if arguments.json else _as_text(facts))
     return 0
 
 
@@ -48,7 +45,7 @@ def _facts(word: str, labels: Path | None) -> dict[str, Any]:
 def _bundle_facts(bundle: Bundle) -> dict[str, Any]:
     image, decode = bundle.image, bundle.decode
     return {
-        "name": bundle.name,
+        "name": as_utf8(bundle.name),
         "version": bundle.version,
         "task": bundle.task,
         "decoder": decode.decoder,
@@ -78,7 +75,7 @@ def _bundle_facts(bundle: Bundle) -> dict[str, Any]:
 
 def _file_facts(file: ModelFile) -> dict[str, Any]:
     return {
-        "file": str(file.path),
+        "file": as_utf8(str(file.path)),
         "format": file.format,
         "size_bytes": file.size_bytes,
         "sha256": file.sha256,
@@ -124,5 +121,5 @@ def _brief(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_brief(each)}" for name, each in value.items())
     if isinstance(value, (list, tuple)):
-        return "(" + ", ".join(f"{each:g}" for each in value) + ")"
-    return str(value)
+        return "(" + ", ".join(_brief(each) for each in value) + ")"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -9,7 +9,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import msgspec
 
 from edgeinfer.cli.terminal import LiveLine, closing_line, configure_logging
 from edgeinfer.config import Config, PipelineConfig, read_config
-from edgeinfer.errors import UsageError
+from edgeinfer.errors import EdgeInferError, UsageError
 from edgeinfer.pipeline import Pipeline
 from edgeinfer.pipeline.assemble import open_pipeline
 from edgeinfer.tomlfile import convert
@@ -25,7 +26,9 @@ from edgeinfer.tomlfile import convert
 log = logging.getLogger(__name__)
 
 _DRAW_EVERY_S = 0.2
+_LOOK_EVERY_S = 0.5
 _STOP_WITHIN_S = 8.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EXIT_INTERRUPTED = 130
 
 
@@ -36,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source", metavar="S", help="/dev/video0, camera://0, rtsp://…, a video, image, folder or glob, synthetic://…"
     )
     add("--device", metavar="D", help="auto (default), cpu, litert:cpu, tflite:cpu, onnx:cpu, fake")
-    add("--threads", metavar="N", type=int, help="threads of the runtime")
-    add("--score-min", metavar="X", type=float, help="leave out what scores below, 0..1")
+    add("--threads", metavar="N", type=_whole, help="threads of the runtime")
+    add("--score-min", metavar="X", type=_number, help="leave out what scores below, 0..1")
     add("--labels", metavar="FILE", help="names of the classes, one a line")
     add(
         "--output",
@@ -46,34 +49,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="- (JSON lines), file.jsonl, file.csv, file.mp4; repeatable",
     )
-    add("--frames", metavar="N", type=int, help="stop after so many frames")
-    add("--config", metavar="FILE", type=Path, help="pipelines in TOML, in the same words")
-    add("--max-age", metavar="MS", type=float, help="from a live source, do not publish what is older")
+    add("--frames", metavar="N", type=_whole, help="stop after so many frames, of a file or a camera")
+    add("--config", metavar="FILE", type=Path, help="pipelines in TOML, in the same words; flags go over it")
+    add("--max-age", metavar="MS", type=_number, help="of a camera or stream, drop what is older; a file has no age")
     add("--quiet", action="store_true", help="no live line, no closing line, only warnings")
     model = parser.add_argument_group("where a model does not say it itself")
     model.add_argument("--task", help="detect, classify")
     model.add_argument("--decoder", help="ssd, yolox, yolov5, yolov8 (also 11), classify")
     model.add_argument("--colour", metavar="ORDER", help="rgb, bgr or gray")
     model.add_argument("--mean", metavar="X[,Y,Z]", type=_numbers, help="real = (pixel - mean) / std")
-    model.add_argument("--std", metavar="X[,Y,Z]", type=_numbers)
+    model.add_argument("--std", metavar="X[,Y,Z]", type=_numbers, help="as for --mean")
     model.add_argument("--fit", help="letterbox, stretch or crop")
     model.add_argument("--box-units", help="normalised or pixels")
-    model.add_argument("--iou-max", metavar="X", type=float, help="of two boxes that overlap more, the better stays")
-    model.add_argument("--max-results", metavar="N", type=int)
+    model.add_argument("--iou-max", metavar="X", type=_number, help="of two boxes that overlap more, the better stays")
+    model.add_argument("--max-results", metavar="N", type=_whole, help="at most so many of a frame, the best first")
     camera = parser.add_argument_group("what a camera is asked for")
-    camera.add_argument("--width", metavar="PX", type=int)
-    camera.add_argument("--height", metavar="PX", type=int)
-    camera.add_argument("--fps", metavar="X", type=float)
+    camera.add_argument("--width", metavar="PX", type=_whole, help="of the picture")
+    camera.add_argument("--height", metavar="PX", type=_whole, help="of the picture")
+    camera.add_argument("--fps", metavar="X", type=_number, help="pictures per second")
     camera.add_argument("--pixel-format", metavar="FOURCC", help="such as MJPG or YUYV")
 
 
 def run(arguments: argparse.Namespace) -> int:
     configure_logging(quiet=arguments.quiet, debug=arguments.debug)
-    config = _configuration(arguments)
-    # Before anything is opened, so that a SIGTERM at any time closes what is open.
-    signal.signal(signal.SIGTERM, _interrupt)
-    pipelines = _open_all(config)
-    return _run_all(pipelines, quiet=arguments.quiet)
+    run = _Run(_open_all(_configuration(arguments)), quiet=arguments.quiet)
+    try:
+        run.start()
+        run.wait()
+    except KeyboardInterrupt:
+        run.interrupt()
+    if any(thread.daemon and thread.is_alive() for thread in threading.enumerate()):
+        # A read or an invoke that hangs in native code would hang, or crash, the interpreter's own shutdown.
+        _leave(run.exit_code)
+    return run.exit_code
 
 
 def _configuration(arguments: argparse.Namespace) -> Config:
@@ -82,12 +90,12 @@ def _configuration(arguments: argparse.Namespace) -> Config:
         for needed in ("model", "source"):
             if needed not in flags:
                 raise UsageError(f"--{needed} is missing", hint="edgeinfer run --help")
-        flags.setdefault("output", _default_output())
-        return Config(pipeline=(convert(flags, PipelineConfig, UsageError, where="flags"),))
+        return Config(pipeline=(_with_output(convert(flags, PipelineConfig, UsageError, name=_flag_of)),))
     config = read_config(arguments.config)
     if len(config.pipeline) > 1 and flags.keys() & {"model", "source", "output"}:
         raise UsageError("--model, --source and --output do not go with a --config of several pipelines")
-    return msgspec.structs.replace(config, pipeline=tuple(_overlay(each, flags) for each in config.pipeline))
+    pipelines = tuple(_with_output(_overlay(each, flags)) for each in config.pipeline)
+    return msgspec.structs.replace(config, pipeline=pipelines)
 
 
 def _overlay(pipeline: PipelineConfig, flags: dict[str, Any]) -> PipelineConfig:
@@ -97,7 +105,7 @@ def _overlay(pipeline: PipelineConfig, flags: dict[str, Any]) -> PipelineConfig:
         {name: value for name, value in stated.items() if value is not None},
         PipelineConfig,
         UsageError,
-        where="flags",
+        name=_flag_of,
     )
 
 
@@ -106,9 +114,30 @@ def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in names if getattr(arguments, name, None) is not None}
 
 
-def _default_output() -> list[str]:
-    """JSON lines into a pipe; on a terminal the live line says what there is to see."""
-    return [] if sys.stdout.isatty() else ["-"]
+def _flag_of(keys: str) -> str:
+    """`mean[1]` as it was typed: `--mean`."""
+    return "--" + keys.partition("[")[0].replace("_", "-")
+
+
+def _with_output(pipeline: PipelineConfig) -> PipelineConfig:
+    """Where no output is said: JSON lines into a pipe; on a terminal the live line says what there is to see."""
+    if pipeline.output or sys.stdout.isatty():
+        return pipeline
+    return msgspec.structs.replace(pipeline, output=("-",))
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
 def _numbers(text: str) -> list[float]:
@@ -120,66 +149,95 @@ def _numbers(text: str) -> list[float]:
 
 def _open_all(config: Config) -> list[Pipeline]:
     pipelines: list[Pipeline] = []
-    try:
+    with ExitStack() as opened:
         for each in config.pipeline:
-            pipelines.append(open_pipeline(each, node=config.node))
-    except BaseException:
-        for pipeline in pipelines:
-            pipeline.close()
-        raise
+            try:
+                pipelines.append(open_pipeline(each, node=config.node))
+            except EdgeInferError as error:
+                if len(config.pipeline) > 1:
+                    error.message = f"pipeline {each.name}: {error.message}"
+                raise
+            opened.callback(pipelines[-1].close)
+        opened.pop_all()
     return pipelines
 
 
-def _run_all(pipelines: Sequence[Pipeline], *, quiet: bool) -> int:
-    line = LiveLine(pipelines, quiet=quiet)
-    interrupted = False
-    try:
-        for pipeline in pipelines:
-            pipeline.start()
-        _wait_for_all(pipelines, line)
-    except KeyboardInterrupt:
-        interrupted = True
-        # Whoever asks a second time does not want to wait.
-        signal.signal(signal.SIGINT, _leave_now)
-        signal.signal(signal.SIGTERM, _leave_now)
-        _stop_all(pipelines)
-    line.clear()
-    return _report_all(pipelines, quiet=quiet, interrupted=interrupted)
+class _Run:
+    """All pipelines of one command; each is reported when it ends, and the first error is the exit code."""
 
+    def __init__(self, pipelines: Sequence[Pipeline], *, quiet: bool) -> None:
+        self.exit_code = 0
+        self._pipelines = pipelines
+        self._running = list(pipelines)
+        self._quiet = quiet
+        self._line = LiveLine(pipelines, quiet=quiet)
 
-def _wait_for_all(pipelines: Sequence[Pipeline], line: LiveLine) -> None:
-    for pipeline in pipelines:
-        # Without a line to draw there is nothing to wake up for.
-        while not pipeline.wait(_DRAW_EVERY_S if line.is_shown else None):
-            line.draw()
+    def start(self) -> None:
+        """Start all, or none."""
+        with _signals_held():
+            try:
+                for pipeline in self._pipelines:
+                    pipeline.start()
+            except BaseException:
+                for pipeline in self._pipelines:
+                    pipeline.close()
+                raise
 
+    def wait(self) -> None:
+        """Until every pipeline has ended."""
+        while self._running:
+            self._running[0].wait(self._patience_s())
+            self._report_the_ended()
+            if self._running:
+                self._line.draw()
 
-def _stop_all(pipelines: Sequence[Pipeline]) -> None:
-    for pipeline in pipelines:
-        pipeline.stop()
-    deadline_s = time.monotonic() + _STOP_WITHIN_S
-    for pipeline in pipelines:
-        if not pipeline.wait(max(0.0, deadline_s - time.monotonic())):
-            log.error("pipeline %s did not stop within %g s and is left behind", pipeline.name, _STOP_WITHIN_S)
+    def interrupt(self) -> None:
+        """End all soon; a second signal ends them at once."""
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _leave_now)
+        for pipeline in self._running:
+            pipeline.stop()
+        deadline_s = time.monotonic() + _STOP_WITHIN_S
+        for pipeline in self._running:
+            if not pipeline.wait(max(0.0, deadline_s - time.monotonic())):
+                log.error("pipeline %s did not stop within %g s and is left behind", pipeline.name, _STOP_WITHIN_S)
+        self._report_the_ended()
+        self.exit_code = _EXIT_INTERRUPTED
 
+    def _patience_s(self) -> float | None:
+        if self._line.is_shown:
+            return _DRAW_EVERY_S
+        # With one to wait for there is nothing to wake up for.
+        return _LOOK_EVERY_S if len(self._running) > 1 else None
 
-def _report_all(pipelines: Sequence[Pipeline], *, quiet: bool, interrupted: bool) -> int:
-    exit_code = _EXIT_INTERRUPTED if interrupted else 0
-    for pipeline in pipelines:
+    def _report_the_ended(self) -> None:
+        with _signals_held():
+            for pipeline in [each for each in self._running if each.wait(0)]:
+                self._running.remove(pipeline)
+                self._line.clear()
+                self._report(pipeline)
+
+    def _report(self, pipeline: Pipeline) -> None:
         report = pipeline.report()
-        if not quiet:
+        if not self._quiet:
             log.info("%s", closing_line(pipeline.name, pipeline.device, report))
-        if report.error is not None:
-            log.error("%s", report.error)
-            exit_code = exit_code or report.error.exit_code
-    if any(thread.daemon and thread.is_alive() for thread in threading.enumerate()):
-        # A read or an invoke that hangs in native code would hang, or crash, the interpreter's own shutdown.
-        _leave(exit_code)
-    return exit_code
+        if report.error is None:
+            return
+        whose = f"pipeline {pipeline.name}: " if len(self._pipelines) > 1 else ""
+        trace = report.error if log.isEnabledFor(logging.DEBUG) else None
+        log.error("%s%s", whose, report.error, exc_info=trace)
+        self.exit_code = self.exit_code or report.error.exit_code
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Signals wait until the block is through. Threads begun in it leave all signals to the main thread."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave_now(number: int, frame: object) -> None:
@@ -187,6 +245,5 @@ def _leave_now(number: int, frame: object) -> None:
 
 
 def _leave(exit_code: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    # Nothing is flushed: results are with the kernel already, and a flush may wait for whoever hangs.
     os._exit(exit_code)

@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import shutil
+import os
 import sys
 import time
+import unicodedata
 from collections.abc import Sequence
 
+from edgeinfer.errors import OutputError
 from edgeinfer.pipeline import Pipeline, Report
 from edgeinfer.result import Result
 
 _CLEAR_LINE = "\r\x1b[K"
 _RATE_OVER_S = 2.0
+_COLUMNS_WHEN_UNKNOWN = 80
+
+
+def plain(text: str) -> str:
+    """The text with each control character as its code: a label or a file name must not steer the terminal."""
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
+def cut(text: str, columns: int) -> str:
+    """As much of the text as fits into so many columns of a terminal, where some signs take two and some none."""
+    used = 0
+    for index, sign in enumerate(text):
+        used += 0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1
+        if used > columns:
+            return text[:index]
+    return text
+
+
+def show(text: str) -> None:
+    """Print lines for a person on stdout. Raises OutputError."""
+    try:
+        print("\n".join(plain(line) for line in text.split("\n")), flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as failed:
+        raise OutputError(f"cannot write to stdout: {failed.strerror}") from failed
+
+
+class _Formatter(logging.Formatter):
+    """One line for a person; only a traceback takes more."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        return f"edgeinfer: {level}{plain(' '.join(record.message.split()))}"
 
 
 class LogHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic only for type checkers in 3.10
@@ -21,13 +58,10 @@ class LogHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic on
     def __init__(self) -> None:
         super().__init__(sys.stderr)
         self._clear = _CLEAR_LINE if sys.stderr.isatty() else ""
-        self.setFormatter(logging.Formatter("edgeinfer: %(message)s"))
+        self.setFormatter(_Formatter())
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        if record.levelno >= logging.WARNING:
-            text = text.replace("edgeinfer: ", f"edgeinfer: {record.levelname.lower()}: ", 1)
-        return self._clear + text
+        return self._clear + super().format(record)
 
 
 def configure_logging(*, quiet: bool, debug: bool) -> None:
@@ -47,14 +81,18 @@ class LiveLine:
         self._marks: list[tuple[float, int]] = []
 
     def draw(self) -> None:
+        """Show how it stands now."""
         if self.is_shown:
-            width = shutil.get_terminal_size().columns
-            sys.stderr.write(_CLEAR_LINE + self._text()[: width - 1])
-            sys.stderr.flush()
+            self._write(_CLEAR_LINE + cut(plain(self._text()), _columns() - 1))
 
     def clear(self) -> None:
+        """Take the line away."""
         if self.is_shown:
-            sys.stderr.write(_CLEAR_LINE)
+            self._write(_CLEAR_LINE)
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # A terminal that was closed is no reason to end a run.
+            sys.stderr.write(text)
             sys.stderr.flush()
 
     def _text(self) -> str:
@@ -75,6 +113,14 @@ class LiveLine:
             self._marks.pop(0)
         first, first_frames = self._marks[0]
         return (frames - first_frames) / (now - first) if now > first else 0.0
+
+
+def _columns() -> int:
+    # Of stderr, where the line is: stdout may well be a pipe.
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS_WHEN_UNKNOWN
+    except (OSError, ValueError):
+        return _COLUMNS_WHEN_UNKNOWN
 
 
 def summary(result: Result) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from edgeinfer.clock import Clock
@@ -44,8 +45,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How a run went. frames: inferred; results: published; counts: everything counted, drops by reason included.
+    """How a run went. frames: inferred; results: handed to the outputs; elapsed_s: without the outputs' last writes.
 
+    counts: of frames `captured`, `inferred`, `published` (their result went to the outputs), `dropped.superseded` (a
+    newer one came before it was taken up) and `dropped.max_age`; what is captured and neither published nor dropped was
+    in work or waiting when the run ended. Of results `written.sink.<uri>`, `failed.sink.<uri>`, `dropped.sink.<uri>`.
+    Of the source `source.lost`, `source.reopened`, `source.hung`.
     stage_ms: mean milliseconds per frame by stage. skipped: name -> reason of what the source passed over.
     error: what ended the run before its end, None otherwise.
     """
@@ -94,12 +99,14 @@ class Pipeline:
             Mailbox(lambda: self.tally.add("dropped.superseded")) if source.live else BoundedQueue()
         )
         self._capture = Capture(source, reopen or _cannot_reopen, self._handoff, self.tally)
-        self._deliveries = [Delivery(sink, self.tally, lossless=not source.live, on_gone=self.stop) for sink in sinks]
+        self._deliveries = [
+            Delivery(sink, self.tally, lossless=not source.live, on_gone=self._on_gone) for sink in sinks
+        ]
         self._stage_ns: dict[str, float] = dict.fromkeys(("preprocess", "infer", "decode"), 0.0)
         self._stopped = threading.Event()
         self._done = threading.Event()
         self._error: EdgeInferError | None = None
-        self._started_ns = 0
+        self._started_ns: int | None = None
         self._ended_ns = 0
         self._thread = threading.Thread(target=self._run, name=f"pipeline {name}", daemon=True)
 
@@ -125,17 +132,21 @@ class Pipeline:
         """End soon: the frame in work is finished, every finished result is written."""
         self._stopped.set()
         self._capture.stop()
+        for delivery in self._deliveries:
+            delivery.hurry()
 
     def close(self) -> None:
-        """Close what it was given, where it was never started; otherwise stop it and wait."""
+        """Stop and wait; where it was never started, or not wholly, close what it was given."""
+        self.stop()
         if self._thread.ident is not None:
-            self.stop()
             self.wait()
             return
-        self._source.close()
-        self._model.close()
-        for delivery in self._deliveries:
-            delivery.sink.close()
+        with ExitStack() as all_of_it:  # Whatever one of them raises, the others are closed.
+            for delivery in self._deliveries:
+                delivery.finish()
+                all_of_it.callback(delivery.sink.close)
+            all_of_it.callback(self._model.close)
+            all_of_it.callback(self._source.close)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Whether it has ended, within that time."""
@@ -151,10 +162,11 @@ class Pipeline:
         counts = self.tally.snapshot()
         frames = counts.get("inferred", 0)
         end_ns = self._ended_ns or self._clock.monotonic_ns()
+        begin_ns = end_ns if self._started_ns is None else self._started_ns
         return Report(
             frames=frames,
             results=counts.get("published", 0),
-            elapsed_s=(end_ns - self._started_ns) / 1e9,
+            elapsed_s=(end_ns - begin_ns) / 1e9,
             counts=counts,
             stage_ms={stage: total / max(frames, 1) for stage, total in self._stage_ns.items()},
             skipped=dict(self._source.skipped),
@@ -171,12 +183,22 @@ class Pipeline:
         except Exception as bug:
             log.exception("pipeline %s failed", self.name)
             self._error = EdgeInferError(f"pipeline {self.name} failed: {bug!r}")
-        self._capture.stop()
         self._ended_ns = self._clock.monotonic_ns()
-        self._deliver_the_rest()
-        self._capture.join(_CAPTURE_MAY_TAKE_S)
-        self._model.close()
-        self._done.set()
+        try:
+            self._capture.stop()
+            self._deliver_the_rest()
+            self._capture.join(_CAPTURE_MAY_TAKE_S)
+            self._model.close()
+        except Exception as bug:
+            log.exception("closing pipeline %s failed", self.name)
+            self._error = self._error or EdgeInferError(f"closing pipeline {self.name} failed: {bug!r}")
+        finally:
+            self._done.set()  # Whoever waits must not wait for ever.
+
+    def _on_gone(self) -> None:
+        """An output takes no more. The others go on; without any there is nobody to work for."""
+        if all(delivery.is_gone for delivery in self._deliveries):
+            self.stop()
 
     def _infer_all(self) -> None:
         last_frame_ns = self._clock.monotonic_ns()
@@ -220,7 +242,12 @@ class Pipeline:
         if self.tally["captured"] == 0:
             if silent_s > self._limits.first_frame_s:
                 raise SourceError(f"{self._source.uri} delivered no frame within {self._limits.first_frame_s:g} s")
-        elif not self._capture.is_lost and silent_s > self._limits.silence_s:
+        elif self._capture.is_lost:
+            return now_ns  # Whoever is away is not silent: the patience begins with the return.
+        elif silent_s > self._limits.silence_s:
+            if not self._source.live:
+                # Opened again, a file would begin at its first frame.
+                raise SourceError(f"{self._source.uri} gave no frame for {self._limits.silence_s:g} s, and no end")
             self._capture.replace_hung_read()
             return now_ns
         return last_frame_ns
@@ -239,12 +266,12 @@ class Pipeline:
                 if self._clock.monotonic_ns() >= deadline_ns:
                     delivery.give_up()
                     break
-        failed = [delivery.error for delivery in self._deliveries if delivery.error is not None]
-        if failed and self._error is None:
-            lost = sum(count for name, count in self.tally.snapshot().items() if name.startswith("failed.sink"))
-            self._error = (
-                failed[0] if len(failed) == 1 and not lost else OutputError(f"{failed[0]}, {lost} results lost")
-            )
+        failures = [failure for delivery in self._deliveries if (failure := delivery.failure) is not None]
+        if self._error is not None:
+            for failure in failures:
+                log.error("%s", failure)
+        elif failures:
+            self._error = failures[0] if len(failures) == 1 else OutputError("; ".join(map(str, failures)))
 
 
 def _cannot_reopen() -> Source:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from edgeinfer.bundle import Overrides
 from edgeinfer.clock import Clock
-from edgeinfer.config import PipelineConfig
+from edgeinfer.config import PipelineConfig, clash_of_outputs
+from edgeinfer.errors import OutputError
 from edgeinfer.model import Identity, open_model
 from edgeinfer.pipeline import Limits, Pipeline
 from edgeinfer.sinks import Sink, SinkOptions, open_sink, sink_name
@@ -19,13 +20,19 @@ from edgeinfer.sources import Source, SourceOptions, open_source
 def open_pipeline(
     config: PipelineConfig, *, node: str | None = None, sinks: Iterable[Sink] = (), clock: Clock | None = None
 ) -> Pipeline:
-    """Open the model, the source and the outputs that the words name; what is open already is closed on an error.
+    """Open the source, the model and then the outputs that the words name; on an error what is open is closed again.
 
-    `sinks` are added to those of the configuration. Raises ModelError, DeviceNotFound, SourceError, OutputError.
+    An output that exists is begun anew, once everything before it is open. `sinks` are added to those of the
+    configuration; `node` is this machine's name unless said otherwise. Raises UsageError, ModelError, DeviceNotFound,
+    SourceError, OutputError.
     """
     clock = clock or Clock()
+    # A misspelt output is said before a model is loaded, and nothing is overwritten unasked.
     for word in config.output:
-        sink_name(word)  # A misspelt output is said before a model is loaded.
+        sink_name(word)
+    clash = clash_of_outputs([config])
+    if clash is not None:
+        raise OutputError(clash.partition(".")[2])
     options = _source_options(config)
 
     def reopen() -> Source:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 
 from edgeinfer.errors import EdgeInferError, SourceError
+from edgeinfer.frame import Frame
 from edgeinfer.metrics import Tally
 from edgeinfer.pipeline.handoff import Handoff
 from edgeinfer.sources import Source
@@ -79,9 +80,11 @@ class Capture:
         self._handoff.abandon()
 
     def join(self, timeout_s: float) -> None:
-        """Give the thread that long to close its source."""
+        """Give the thread that long to close its source; then close it from here, to wake a read that waits."""
         if self._thread is not None:
             self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                self._source.close()
 
     def replace_hung_read(self) -> None:
         """Leave a read that never returned behind, and open the source afresh in a new thread."""
@@ -94,6 +97,8 @@ class Capture:
             return
         log.warning("%s hangs, opening it again", self._source.uri)
         self._is_lost = True
+        # Lets go of the device as soon as the read does return; a camera that is held cannot be opened again.
+        self._source.close()
         self._start_thread(lost=True)
 
     def _start_thread(self, *, lost: bool = False) -> None:
@@ -109,45 +114,44 @@ class Capture:
         return turn == self._turn and not self._stopped.is_set()
 
     def _run(self, turn: int, *, lost: bool) -> None:
-        source = self._source
         try:
-            if lost:
-                source = self._open_again(turn)
-            self._read_all(turn, source)
+            self._read_all(turn, self._open_again(turn) if lost else self._source)
         except EdgeInferError as error:
             if self._is_mine(turn):
                 self._handoff.finish(error)
         except Exception as bug:
-            log.exception("reading %s failed", source.uri)
+            log.exception("reading %s failed", self._source.uri)
             if self._is_mine(turn):
-                self._handoff.finish(EdgeInferError(f"reading {source.uri} failed: {bug!r}"))
+                self._handoff.finish(EdgeInferError(f"reading {self._source.uri} failed: {bug!r}"))
 
     def _read_all(self, turn: int, source: Source) -> None:
-        while self._is_mine(turn):
-            try:
-                frame = source.read()
-            except SourceError as error:
-                source.close()
-                if not source.live or not self._is_mine(turn):
-                    raise
-                # Before the first frame, a source that cannot deliver is a wrong source.
-                if self._seq == 0:
-                    raise
-                self._say_lost(source.uri, error)
-                source = self._open_again(turn)
-                continue
-            if frame is None:
-                source.close()
-                if self._is_mine(turn):
+        try:
+            while self._is_mine(turn):
+                try:
+                    frame = source.read()
+                except SourceError as error:
+                    # Before the first frame, a source that cannot deliver is a wrong source.
+                    if not source.live or self._seq == 0 or not self._is_mine(turn):
+                        raise
+                    source.close()
+                    self._say_lost(source.uri, error)
+                    source = self._open_again(turn)
+                    continue
+                if not self._is_mine(turn):
+                    return
+                if frame is None:
                     self._handoff.finish()
-                return
-            if not self._is_mine(turn):
-                break
-            self._say_returned(source.uri)
-            self._handoff.put(dataclasses.replace(frame, seq=self._seq))
-            self._seq += 1
-            self._tally.add("captured")
-        source.close()
+                    return
+                self._pass_on(frame, source.uri)
+        finally:
+            source.close()
+
+    def _pass_on(self, frame: Frame, uri: str) -> None:
+        # Counted first: no frame may be inferred that was not captured.
+        self._tally.add("captured")
+        seq, self._seq = self._seq, self._seq + 1
+        self._say_returned(uri)
+        self._handoff.put(dataclasses.replace(frame, seq=seq))
 
     def _open_again(self, turn: int) -> Source:
         while self._is_mine(turn):

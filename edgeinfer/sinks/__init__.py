@@ -26,7 +26,10 @@ class SinkOptions:
 
 
 class Sink(Protocol):
-    """An open output; called by one thread. wants_pixels: whether `write` needs the frame."""
+    """An open output; called by one thread. wants_pixels: whether `write` needs the frame.
+
+    It may have a `waiting_max`: how many results may wait before it, where the usual number would make them too old.
+    """
 
     uri: str
     wants_pixels: bool

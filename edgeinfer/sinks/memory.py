@@ -19,8 +19,16 @@ class MemorySink:
 
     wants_pixels = False
 
-    def __init__(self, uri: str = "memory:", options: SinkOptions | None = None, *, capacity: int = 100_000) -> None:
+    def __init__(
+        self,
+        uri: str = "memory:",
+        options: SinkOptions | None = None,
+        *,
+        capacity: int = 100_000,
+        waiting_max: int = 256,
+    ) -> None:
         self.uri = uri
+        self.waiting_max = waiting_max
         self._capacity = capacity
         self._results: deque[Result] = deque()
         self._changed = threading.Condition()

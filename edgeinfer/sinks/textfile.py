@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
+import select
 import stat
 import sys
-from typing import BinaryIO
+import threading
 
 from edgeinfer.errors import OutputError
+
+# Several pipelines may share stdout: their lines take turns.
+_STDOUT = threading.Lock()
 
 
 class LineFile:
@@ -15,24 +20,23 @@ class LineFile:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._file: BinaryIO | None = None
-        self._owns_file = uri != "-"
+        self._turn = _STDOUT if uri == "-" else threading.Lock()
+        self._file: io.FileIO | None = None
         try:
             # Unbuffered: a finished result survives the death of this process.
-            self._file = open(uri, "wb", buffering=0) if self._owns_file else sys.stdout.buffer  # noqa: SIM115, PTH123
+            self._file = io.FileIO(_stdout() if uri == "-" else uri, "wb")
         except OSError as refused:
-            raise OutputError(f"cannot write {uri}: {refused.strerror}") from refused
+            raise OutputError(f"cannot write {uri}: {refused.strerror or refused}") from refused
+        except ValueError as impossible:  # A NUL in the name.
+            raise OutputError(f"cannot write {uri!r}: {impossible}") from impossible
 
     def write(self, line: bytes) -> None:
         """One line, its line feed included. Raises OutputError."""
         if self._file is None:
             raise OutputError(f"{self.uri} is closed")
         try:
-            remaining = memoryview(line)
-            while remaining:
-                remaining = remaining[self._file.write(remaining) :]
-            if not self._owns_file:
-                self._file.flush()
+            with self._turn:
+                _write_all(self._file, line)
         except BrokenPipeError as gone:
             raise OutputError(f"the reader of {self.uri} went away", reader_is_gone=True) from gone
         except OSError as failed:
@@ -41,7 +45,7 @@ class LineFile:
     def close(self) -> None:
         """Make it durable; may be called twice."""
         file, self._file = self._file, None
-        if file is None or not self._owns_file:
+        if file is None:
             return
         try:
             with file:
@@ -49,3 +53,22 @@ class LineFile:
                     os.fsync(file.fileno())
         except OSError as failed:
             raise OutputError(f"cannot finish {self.uri}: {failed.strerror}") from failed
+
+
+def _stdout() -> int:
+    """stdout for us alone, after what was printed so far."""
+    if sys.stdout is None:
+        raise OSError("stdout is closed")
+    sys.stdout.flush()
+    # Past Python's buffer: whoever flushes that would wait for a reader that does not read.
+    return os.dup(sys.stdout.fileno())
+
+
+def _write_all(file: io.FileIO, line: bytes) -> None:
+    remaining = memoryview(line)
+    while remaining:
+        written = file.write(remaining)
+        if written is None:  # Somebody made it non-blocking, and it is full.
+            select.select([], [file], [])
+            continue
+        remaining = remaining[written:]

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import cv2
 import numpy as np
@@ -44,8 +45,8 @@ def files(tmp_path):
         ("run --model blood-cells", 2, "--source is missing"),
         ("rum", 2, "did you mean 'run'"),
         ("run --modle x", 2, "did you mean --model"),
-        (f"run --model blood-cells --source {SMEAR} --score-min 2", 2, "score_min"),
-        (f"run --model blood-cells --source {SMEAR} --frames 0", 2, "frames"),
+        (f"run --model blood-cells --source {SMEAR} --score-min 2", 2, "--score-min: must be at most 1"),
+        (f"run --model blood-cells --source {SMEAR} --frames 0", 2, "--frames: must be at least 1"),
         (f"run --model blood-cells --source {SMEAR} --frames many", 2, "--frames"),
         (f"run --model blood-cells --source {SMEAR} --device litert:cqu", 4, "cpu"),
         (f"run --model blood-cells --source {SMEAR} --device gpu", 4, "gpu"),
@@ -188,6 +189,53 @@ def test_a_signal_ends_the_run_with_every_finished_result_written(environment, t
     lines = first + rest.splitlines(keepends=True)
     assert all(line.endswith("}\n") for line in lines)
     assert out.read_text() == "".join(lines)
+
+
+def test_a_reader_that_does_not_read_does_not_keep_a_stopped_run(environment, tmp_path):
+    words = [
+        "run",
+        "--model",
+        "blood-cells",
+        "--source",
+        "synthetic://blood-smear?frames=99999",
+        "-o",
+        "-",
+        "-o",
+        "a.csv",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgeinfer", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+    )
+    process.stdout.readline()
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    assert "output - does not take results" in process.stderr.read()
+    process.stdout.close()
+    process.stderr.close()
+
+
+def test_a_pipeline_that_fails_is_named_and_the_other_runs_on(edgeinfer, tmp_path):
+    pipeline = '[[pipeline]]\nname = "{0}"\nmodel = "blood-cells"\nsource = "{1}"\n{2}\noutput = ["{0}.jsonl"]\n'
+    (tmp_path / "two.toml").write_text(
+        pipeline.format("good", SMEAR, "") + pipeline.format("bad", SMEAR, 'device = "fake:fail_at=3"')
+    )
+    assert_one_line(edgeinfer("run", "--config", "two.toml"), 4, "pipeline bad: fake failed at run 3")
+    assert len((tmp_path / "good.jsonl").read_text().splitlines()) == 5
+    assert len((tmp_path / "bad.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_source_is_not_overwritten(edgeinfer, tmp_path):
+    _write_video(tmp_path / "a.mp4", frames=3)
+    before = (tmp_path / "a.mp4").read_bytes()
+    ran = edgeinfer("run", "--model", "blood-cells", "--source", "a.mp4", "-o", "./a.mp4")
+    assert_one_line(ran, 2, "'./a.mp4' is a source, and would be overwritten")
+    assert (tmp_path / "a.mp4").read_bytes() == before
 
 
 def test_a_bug_is_exit_70_and_debug_shows_where(edgeinfer, environment, tmp_path):

@@ -1,10 +1,11 @@
 import json
+import os
 
 import msgspec
 import pytest
 
 from edgeinfer.clock import Clock, ClockWatch, rfc3339
-from edgeinfer.result import Detection, IdMaker, ModelInfo, Result, SourceInfo, Timing
+from edgeinfer.result import Detection, IdMaker, ModelInfo, Result, SourceInfo, Timing, as_utf8
 
 A_RESULT = Result(
     id="01J00000000000000000000000",
@@ -55,6 +56,13 @@ def test_nothing_found_is_an_empty_list_and_not_a_missing_field():
 
 def test_the_position_in_a_file_is_given_where_there_is_one():
     assert json.loads(msgspec.structs.replace(A_RESULT, position_s=1.5).to_json())["position_s"] == 1.5
+
+
+def test_a_file_name_that_is_no_utf8_can_be_written():
+    name = os.fsdecode(b"caf\xe9 \xc3\xa9.jpg")
+    assert as_utf8(name) == "caf\ufffd é.jpg"
+    assert as_utf8("plain") == "plain"
+    msgspec.structs.replace(A_RESULT, source=SourceInfo(as_utf8(name), 1, 1)).to_json()
 
 
 def test_ids_are_unique_and_sorted_within_one_millisecond():

@@ -154,6 +154,35 @@ def test_a_hung_read_is_left_behind_and_the_source_opened_afresh():
     assert tally["source.hung"] == 1
 
 
+def test_a_hung_source_is_told_to_let_go_of_its_device():
+    hung = ScriptedSource("frame", "hang")
+    capture, handoff, _, _ = capture_of(hung, ScriptedSource("frame", "end"))
+    capture.start()
+    handoff.get(5)
+    capture.replace_hung_read()
+    assert hung.closed.is_set()
+    hung.released.set()
+
+
+def test_a_stop_wakes_a_read_that_waits():
+    source = ScriptedSource("frame", "hang")
+    capture, handoff, _, _ = capture_of(source)
+    capture.start()
+    handoff.get(5)
+    capture.stop()
+    capture.join(0.01)
+    assert source.closed.is_set()
+    source.released.set()
+
+
+def test_a_source_is_closed_whatever_ends_it(caplog):
+    source = ScriptedSource("frame", ZeroDivisionError("oops"))
+    capture, handoff, _, _ = capture_of(source)
+    capture.start()
+    handoff.get(5)
+    assert source.closed.wait(5)
+
+
 def test_a_source_that_hangs_time_and_again_is_given_up():
     sources = [ScriptedSource("hang") for _ in range(5)]
     capture, handoff, _, _ = capture_of(ScriptedSource("frame", "hang"), *sources)

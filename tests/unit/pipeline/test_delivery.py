@@ -19,7 +19,7 @@ class GatedSink(MemorySink):
     wants_pixels = True
 
     def __init__(self):
-        super().__init__("gated:")
+        super().__init__("gated:", waiting_max=4)
         self.gate = threading.Event()
         self.entered = threading.Event()
         self.error: OutputError | None = None
@@ -112,14 +112,16 @@ def test_a_reader_that_went_away_ends_the_output_without_an_error():
     sink.gate.set()
     sink.error = OutputError("pipe", reader_is_gone=True)
     gone = threading.Event()
-    delivery, _ = delivery_to(sink, lossless=True, on_gone=gone.set)
+    delivery, tally = delivery_to(sink, lossless=True, on_gone=gone.set)
     delivery.put(0, FRAME)
     assert gone.wait(5)
     delivery.put(1, FRAME)
     delivery.finish()
     assert delivery.join(5)
-    assert delivery.error is None
+    assert delivery.failure is None
     assert sink.is_closed
+    assert tally["dropped.sink.gated:"] == 2
+    assert tally["failed.sink.gated:"] == 0
 
 
 def test_a_sink_that_blocks_for_ever_can_be_given_up(caplog):
@@ -131,19 +133,44 @@ def test_a_sink_that_blocks_for_ever_can_be_given_up(caplog):
     delivery.finish()
     assert not delivery.join(0.01)
     delivery.give_up()
-    assert tally["dropped.sink.gated:"] == 2
-    assert "does not take results" in str(delivery.error)
+    # The two that wait, and the one that the sink holds.
+    assert tally["dropped.sink.gated:"] == 3
+    assert str(delivery.failure) == "output gated: does not take results, 3 results lost; it was left behind"
     sink.gate.set()
     assert delivery.join(5)
+    assert tally["written.sink.gated:"] == 0
+
+
+def test_a_hurried_put_waits_for_no_room_and_its_result_is_written():
+    sink = GatedSink()
+    delivery, _ = delivery_to(sink, lossless=True)
+    delivery.put(0, FRAME)
+    sink.entered.wait(5)
+    for number in range(1, 5):
+        delivery.put(number, FRAME)
+    waiting = threading.Thread(target=delivery.put, args=(5, FRAME))
+    waiting.start()
+    waiting.join(0.05)
+    assert waiting.is_alive()
+    delivery.hurry()
+    waiting.join(5)
+    assert not waiting.is_alive()
+    sink.gate.set()
+    delivery.finish()
+    assert delivery.join(5)
+    assert list(sink) == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_bug_in_a_sink_ends_that_sink_only(caplog):
     sink = GatedSink()
     sink.gate.set()
     sink.error = ZeroDivisionError("oops")
-    delivery, _ = delivery_to(sink, lossless=True)
+    gone = threading.Event()
+    delivery, tally = delivery_to(sink, lossless=True, on_gone=gone.set)
     delivery.put(0, FRAME)
+    assert gone.wait(5)
     delivery.finish()
     assert delivery.join(5)
-    assert "failed" in str(delivery.error)
+    assert str(delivery.failure) == "output gated: failed, 1 result lost"
+    assert tally["dropped.sink.gated:"] == 1
     assert "Traceback" in caplog.text

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgeinfer.clock import Clock
-from edgeinfer.errors import OutputError, RuntimeFailed, SourceError, SourceLost
+from edgeinfer.errors import OutputError, RuntimeFailed, SourceError, SourceLost, UsageError
 from edgeinfer.frame import Frame
 from edgeinfer.pipeline import Limits, Pipeline
 from edgeinfer.sinks.memory import MemorySink
@@ -237,6 +237,130 @@ def test_a_sink_that_blocks_for_ever_does_not_keep_a_stopped_run(make_model, cap
     sink.close()
 
 
+def test_a_full_sink_that_blocks_does_not_keep_a_stopped_run_nor_the_other_sink(make_model):
+    model, _ = make_model()
+    blocked, other = MemorySink(capacity=1), MemorySink()
+    source = open_source("synthetic://noise?frames=100000&width=64&height=64")
+    pipeline = Pipeline(model, source, [blocked, other], limits=Limits(sinks_s=0.1))
+    pipeline.start()
+    # One taken, one in its hands, 256 in the queue, and one for which there is no room.
+    while pipeline.tally["published"] < 259:
+        pass
+    pipeline.stop()
+    assert pipeline.wait(5)
+    assert "does not take results" in str(pipeline.report().error)
+    assert len(list(other)) == pipeline.report().results
+    blocked.close()
+
+
+def test_two_broken_outputs_are_both_named(make_model):
+    model, _ = make_model()
+    sinks = [BrokenSink("one:"), BrokenSink("two:")]
+    report = Pipeline(model, open_source("synthetic://noise?frames=1&width=64&height=64"), sinks).run()
+    assert str(report.error) == "no room, 1 result lost; no room, 1 result lost"
+
+
+def test_a_slow_loop_over_a_camera_is_given_new_results(make_model):
+    model, _ = make_model()
+    source, sink = StepSource(), MemorySink(capacity=1, waiting_max=1)
+    pipeline = Pipeline(model, source, [sink])
+    pipeline.start()
+    for count in range(1, 51):
+        source.step()
+        while pipeline.tally["published"] < count:
+            pass
+    pipeline.stop()
+    source.close()
+    seqs = [result.seq for result in sink]
+    assert pipeline.wait(5)
+    assert len(seqs) == 3
+    assert seqs[-1] == 49
+
+
+class LeavingSink(MemorySink):
+    def write(self, result, frame):
+        raise OutputError("gone", reader_is_gone=True)
+
+
+def test_a_reader_that_leaves_ends_the_run_only_where_nobody_else_listens(make_model):
+    source = "synthetic://noise?frames=300&width=64&height=64"
+    other = MemorySink()
+    report = Pipeline(make_model()[0], open_source(source), [LeavingSink("left:"), other]).run()
+    assert (report.frames, len(list(other)), report.error) == (300, 300, None)
+    alone = Pipeline(make_model()[0], open_source("synthetic://noise?width=64&height=64"), [LeavingSink("left:")])
+    alone.start()
+    assert alone.wait(5)
+    assert alone.report().error is None
+
+
+def test_a_pipeline_that_was_never_started_is_closed_whatever_a_part_says(make_model):
+    class StubbornSink(MemorySink):
+        def close(self):
+            super().close()
+            raise OutputError("cannot finish")
+
+    model, runtime = make_model()
+    source, last = StepSource(), MemorySink()
+    pipeline = Pipeline(model, source, [StubbornSink(), last])
+    with pytest.raises(OutputError, match="cannot finish"):
+        pipeline.close()
+    assert source.closed
+    assert runtime._closed.is_set()
+    assert last._is_closed
+    assert pipeline.report().elapsed_s == 0
+
+
+def test_a_start_that_was_cut_short_leaves_no_thread_behind(make_model, monkeypatch):
+    model, _ = make_model()
+    sink = MemorySink()
+    pipeline = Pipeline(model, StepSource(), [sink])
+    before = threading.active_count()
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline._capture, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.start()
+    pipeline.close()
+    pipeline._deliveries[0].join(5)
+    assert threading.active_count() == before
+
+
+def test_a_model_that_fails_to_close_does_not_keep_who_waits(make_model, caplog):
+    model, runtime = make_model()
+
+    def broken():
+        raise ZeroDivisionError("oops")
+
+    runtime.close = broken
+    pipeline = Pipeline(model, open_source("synthetic://noise?frames=1&width=64&height=64"), [MemorySink()])
+    pipeline.start()
+    assert pipeline.wait(5)
+    assert "closing pipeline main failed" in str(pipeline.report().error)
+
+
+def test_a_file_that_hangs_is_an_error_and_not_begun_anew(make_model):
+    model, _ = make_model()
+    source, sink = StepSource(), MemorySink()
+    source.live = False
+    opened = []
+    pipeline = Pipeline(model, source, [sink], reopen=lambda: opened.append(1), limits=Limits(silence_s=0.1))
+    pipeline.start()
+    source.step()
+    assert pipeline.wait(5)
+    assert str(pipeline.report().error) == "step: gave no frame for 0.1 s, and no end"
+    assert (opened, len(list(sink))) == ([], 1)
+
+
+def test_every_captured_frame_is_published_or_dropped_for_a_reason(make_model):
+    model, _ = make_model(latency_ms=2)
+    source = open_source("synthetic://noise?frames=60&live=1&fps=1000&width=64&height=64")
+    counts = Pipeline(model, source, [MemorySink()], limits=Limits(max_age_ms=2.5)).run().counts
+    dropped = counts["dropped.superseded"] + counts.get("dropped.max_age", 0)
+    assert counts["captured"] == 60 == counts.get("published", 0) + dropped
+
+
 def test_frames_limits_what_is_inferred(make_model):
     model, runtime = make_model()
     source = open_source("synthetic://noise?frames=100&width=64&height=64")
@@ -252,6 +376,20 @@ def test_a_model_is_called_with_a_picture(make_model):
         assert result.classes[0].label == "b"
         assert model(np.zeros((20, 30), dtype=np.uint8)).seq == 1
     assert runtime.runs == 2
+
+
+def test_a_closed_model_says_so_and_closing_twice_is_allowed(make_model):
+    model, _ = make_model()
+    model.close()
+    model.close()
+    with pytest.raises(UsageError, match="the model tiny is closed"):
+        model(np.zeros((20, 30, 3), dtype=np.uint8))
+
+
+def test_a_frame_of_a_file_whose_name_is_no_utf8_has_a_result_that_can_be_written(make_model):
+    model, _ = make_model()
+    result = model.infer(Frame(np.zeros((8, 8, 3), dtype=np.uint8), 0, 0, 0, "pictures/a\udcff.bmp"))
+    assert b"pictures/a\xef\xbf\xbd.bmp" in result.to_json()
 
 
 @pytest.mark.parametrize(

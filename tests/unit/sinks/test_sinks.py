@@ -1,12 +1,16 @@
 import csv
+import os
+import resource
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 
 import cv2
 import numpy as np
 import pytest
 
+from edgeinfer.draw import annotate
 from edgeinfer.errors import OutputError
+from edgeinfer.result import Detection
 from edgeinfer.sinks import SinkOptions, open_sink, sink_name
 from edgeinfer.sinks.memory import MemorySink
 
@@ -87,6 +91,50 @@ def _write_one(word, result):
         sink.write(result, None)
 
 
+def test_stdout_takes_lines_past_pythons_buffer_and_after_what_was_printed(capfd, make_result):
+    print("before")
+    with closing(open_sink("-", OPTIONS)) as sink:
+        sink.write(make_result(0), None)
+    assert capfd.readouterr().out == f"before\n{make_result(0).to_json().decode()}\n"
+
+
+def test_a_reader_that_does_not_read_holds_up_the_sink_and_nobody_who_flushes_stdout(make_result, monkeypatch):
+    reading, writing = os.pipe()
+    with open(writing, "w") as pipe, open(reading, "rb"):  # noqa: PTH123 - descriptors
+        monkeypatch.setattr("sys.stdout", pipe)
+        sink = open_sink("-", OPTIONS)
+
+        def fill():
+            with suppress(OutputError):
+                for seq in range(10_000):
+                    sink.write(make_result(seq), None)
+
+        writer = threading.Thread(target=fill, daemon=True)
+        writer.start()
+        writer.join(0.3)
+        assert writer.is_alive()
+        flusher = threading.Thread(target=pipe.flush, daemon=True)
+        flusher.start()
+        flusher.join(5)
+        assert not flusher.is_alive()
+    writer.join(5)
+    assert not writer.is_alive()
+    sink.close()
+
+
+def test_a_non_blocking_stdout_that_is_full_is_waited_for(make_result, monkeypatch):
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with open(writing, "w") as pipe, open(reading, "rb") as reader:  # noqa: PTH123 - descriptors
+        monkeypatch.setattr("sys.stdout", pipe)
+        with closing(open_sink("-", OPTIONS)) as sink:
+            writer = threading.Thread(target=lambda: [sink.write(make_result(seq), None) for seq in range(500)])
+            writer.start()
+            lines = [reader.readline() for _ in range(500)]
+            writer.join(5)
+    assert all(line.endswith(b"}\n") for line in lines)
+
+
 def read_video(path):
     capture = cv2.VideoCapture(str(path))
     frames = []
@@ -120,6 +168,66 @@ def test_a_frame_of_another_size_is_scaled_to_the_first(tmp_path, make_result, m
     sink.close()
     frames, _ = read_video(path)
     assert [picture.shape for picture in frames] == [(48, 64, 3)] * 2
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 50), (33, 17)])
+@pytest.mark.parametrize("fps", [0.1, 7.4999, 23.976023976, 999.99])
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "avi"])
+def test_the_video_takes_every_size_and_rate(tmp_path, make_result, make_frame, size, fps, ending):
+    # In a child: FFmpeg's rate control used to abort the process.
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            path = tmp_path / f"out.{ending}"
+            with closing(open_sink(str(path), SinkOptions(fps=fps))) as sink:
+                for seq in range(3):
+                    sink.write(make_result(seq), make_frame(width=size[0], height=size[1]))
+            frames, taken_fps = read_video(path)
+            os._exit(0 if len(frames) == 3 and taken_fps == pytest.approx(fps, rel=0.001) else 2)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_video_without_a_frame_leaves_no_file(tmp_path):
+    path = tmp_path / "out.mp4"
+    sink = open_sink(str(path), OPTIONS)
+    assert path.exists()
+    sink.close()
+    sink.close()
+    assert not path.exists()
+
+
+def test_a_colon_in_the_name_of_a_video_is_no_protocol(tmp_path, make_result, make_frame, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with closing(open_sink("2026-11-22T10:00.mp4", OPTIONS)) as sink:
+        sink.write(make_result(), make_frame())
+    assert len(read_video(tmp_path / "2026-11-22T10:00.mp4")[0]) == 1
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "avi"])
+def test_a_video_that_did_not_fit_on_the_disk_is_said(tmp_path, make_result, make_frame, ending):
+    sink = open_sink(str(tmp_path / f"out.{ending}"), OPTIONS)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        frame = make_frame(width=320, height=240)
+        frame.pixels[:] = np.random.default_rng(0).integers(0, 256, frame.pixels.shape, dtype=np.uint8)
+        for seq in range(40):
+            sink.write(make_result(seq), frame)
+        with pytest.raises(OutputError, match=r"out\.\w+ is damaged: not all of 40 pictures .* is the disk full"):
+            sink.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_long_label_is_cut_in_the_picture(make_frame, make_result):
+    drawn = []
+    for length in (41, 5000):
+        frame = make_frame(width=1600, height=300)
+        detection = Detection(label="x" * length, class_id=1, score=0.5, box_xyxy=(0.0, 0.5, 0.1, 0.9))
+        annotate(frame.pixels, make_result(detections=(detection,)))
+        drawn.append(frame.pixels)
+    assert (drawn[0] == drawn[1]).all()
 
 
 def test_a_live_video_runs_at_the_speed_of_the_scene(tmp_path, make_result, make_frame):

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import logging
+import os
+import pty
+
+import pytest
+
+from edgeinfer.cli.terminal import LiveLine, closing_line, configure_logging, cut, plain
+from edgeinfer.pipeline import Report
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("cat", "cat"),
+        ("chat noir é 猫", "chat noir é 猫"),
+        ("a\x1b[2Jb", "a\\x1b[2Jb"),
+        ("a\rb\nc\td", "a\\rb\\nc\\td"),
+        ("a\u202eb", "a\\u202eb"),
+        ("a\udcffb", "a\\udcffb"),
+        ("a\x9bb", "a\\x9bb"),
+    ],
+)
+def test_a_label_cannot_steer_the_terminal(text, shown):
+    assert plain(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "shown"),
+    [
+        ("abcdef", 3, "abc"),
+        ("abc", 3, "abc"),
+        ("猫猫猫", 5, "猫猫"),
+        ("e\u0301e\u0301", 2, "e\u0301e\u0301"),
+        ("abc", 0, ""),
+    ],
+)
+def test_a_line_is_cut_to_the_columns_that_it_takes(text, columns, shown):
+    assert cut(text, columns) == shown
+
+
+@pytest.fixture
+def log():
+    logger = logging.getLogger("edgeinfer")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield logging.getLogger("edgeinfer.test")
+    logger.handlers[:], logger.level, logger.propagate = before
+
+
+def test_a_log_message_is_one_plain_line_and_a_traceback_keeps_its_lines(log, capsys):
+    configure_logging(quiet=False, debug=False)
+    log.info("two\nlines \x1b[31m")
+    log.warning("edgeinfer: odd")
+    try:
+        raise ZeroDivisionError("oops")
+    except ZeroDivisionError:
+        log.exception("bad")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:3] == [
+        "edgeinfer: two lines \\x1b[31m",
+        "edgeinfer: warning: edgeinfer: odd",
+        "edgeinfer: error: bad",
+    ]
+    assert lines[-1] == "ZeroDivisionError: oops"
+
+
+class Nobody:
+    """A pipeline of which only the name is long."""
+
+    name = "a"
+    state = "degraded: " + "source lost, " * 50
+    latest = None
+    tally = {"inferred": 0}  # noqa: RUF012
+
+
+def test_the_live_line_fits_the_terminal_that_it_is_on(monkeypatch):
+    ours, theirs = pty.openpty()
+    with open(theirs, "w") as terminal:  # noqa: PTH123 - a descriptor
+        monkeypatch.setattr("sys.stderr", terminal)
+        monkeypatch.setattr(
+            "os.get_terminal_size", lambda handle: os.terminal_size((20, 5)) if handle == theirs else None
+        )
+        line = LiveLine([Nobody()], quiet=False)
+        line.draw()
+    assert len(os.read(ours, 1000).decode()) - len("\r\x1b[K") == 19
+    os.close(ours)
+
+
+def test_a_terminal_that_was_closed_does_not_end_a_run(monkeypatch):
+    ours, theirs = pty.openpty()
+    terminal = open(theirs, "w")  # noqa: PTH123, SIM115 - a descriptor, whose closing fails
+    monkeypatch.setattr("sys.stderr", terminal)
+    line = LiveLine([Nobody()], quiet=False)
+    os.close(ours)
+    line.draw()
+    line.clear()
+    with pytest.raises(OSError, match="Input/output error"):
+        terminal.close()
+
+
+def test_the_closing_line_says_what_was_dropped_and_skipped():
+    report = Report(
+        frames=10,
+        results=9,
+        elapsed_s=2.0,
+        counts={"inferred": 10, "dropped.superseded": 3, "dropped.max_age": 1},
+        stage_ms={"infer": 5.0},
+        skipped={f"{name}.jpg": "empty" for name in "abcd"},
+        error=None,
+    )
+    assert closing_line("door", "fake", report) == (
+        "door: 10 frames in 2.0 s, 5.0 fps on fake (ms: infer 5.00); dropped: 1 max_age, 3 superseded; "
+        "skipped 4: a.jpg (empty), b.jpg (empty), c.jpg (empty), …"
+    )
