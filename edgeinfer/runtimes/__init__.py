@@ -59,7 +59,8 @@ RUNTIMES: Registry[OpenRuntime] = Registry(
         "fake": "edgeinfer.runtimes.fake:open_fake",
         "litert": "edgeinfer.runtimes.litert:open_litert",
         "onnx": "edgeinfer.runtimes.onnx:open_onnx",
+        "openvino": "edgeinfer.runtimes.openvino:open_openvino",
         "tflite": "edgeinfer.runtimes.litert:open_tflite",
     },
-    extras={"tflite_runtime": "tflite"},
+    extras={"openvino": "openvino", "tflite_runtime": "tflite"},
 )

@@ -73,9 +73,9 @@ def test_a_failure_to_run_is_the_models_fault(file):
 
 
 def test_a_device_that_is_not_there_is_not_the_models_fault(file):
-    trial = try_model(file, "litert", "gpu", fake())
+    trial = try_model(file, "litert", "quantum", fake())
     assert trial.blame == "device"
-    assert "not on 'gpu'" in str(trial.reason)
+    assert "has no unit 'quantum'" in str(trial.reason)
 
 
 def test_a_model_that_changed_meanwhile_is_said(file):
@@ -194,7 +194,7 @@ def test_another_model_driver_option_or_version_is_tried_again(file, memory, mon
 
 
 def test_failures_are_not_remembered(file, memory, tmp_path):
-    try_model(file, "litert", "gpu", fake(), memory=memory)
+    try_model(file, "litert", "quantum", fake(), memory=memory)
     try_model(file, "fake", "", fake(fail_at="1"), memory=memory)
     assert not (tmp_path / "state").exists()
 

@@ -1,0 +1,144 @@
+"""What is plugged in and soldered on, by the kernel's word: USB, PCI, device nodes, and who may use them."""
+
+from __future__ import annotations
+
+import grp
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeinfer.board.roots import Roots, entries, read_line
+
+NVIDIA = "0x10de"
+INTEL = "0x8086"
+GOOGLE_CORAL_PCI = ("0x1ac1", "0x089a")
+HAILO_PCI = ("0x1e60", "0x2864")
+# Before its first load a USB accelerator is a bare Global Unichip part, afterwards a Google one.
+CORAL_USB_FRESH = ("1a6e", "089a")
+CORAL_USB_LOADED = ("18d1", "9302")
+
+_SOFTWARE_VULKAN = ("lvp",)
+
+
+@dataclass(frozen=True, slots=True)
+class UsbDevice:
+    """where: the port, as in `2-1`. node: what a program opens. mbit_s: the speed that was agreed on."""
+
+    ids: tuple[str, str]
+    where: str
+    node: Path
+    mbit_s: str
+
+
+@dataclass(frozen=True, slots=True)
+class PciDevice:
+    """driver: the kernel's, "" where none took it."""
+
+    ids: tuple[str, str]
+    where: str
+    kind: str
+    driver: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A file in /dev. driver: the kernel's, "" where it does not say."""
+
+    path: Path
+    driver: str
+    vendor: str
+
+
+def usb_devices(roots: Roots) -> list[UsbDevice]:
+    found = []
+    for folder in entries(roots.sys / "bus/usb/devices"):
+        ids = (read_line(folder / "idVendor").lower(), read_line(folder / "idProduct").lower())
+        if all(ids):
+            bus, number = (read_line(folder / name)[:6] for name in ("busnum", "devnum"))
+            node = roots.dev / "bus/usb" / bus.zfill(3) / number.zfill(3)
+            found.append(UsbDevice(ids, folder.name, node, read_line(folder / "speed")))
+    return found
+
+
+def pci_devices(roots: Roots) -> list[PciDevice]:
+    found = []
+    for folder in entries(roots.sys / "bus/pci/devices"):
+        ids = (read_line(folder / "vendor").lower(), read_line(folder / "device").lower())
+        if all(ids):
+            found.append(PciDevice(ids, folder.name, read_line(folder / "class").lower(), _link(folder / "driver")))
+    return found
+
+
+def render_nodes(roots: Roots) -> list[Node]:
+    """GPUs, and NPUs whose driver calls itself a GPU."""
+    return [_node(path, roots.sys / "class/drm") for path in entries(roots.dev / "dri", "renderD*")]
+
+
+def accel_nodes(roots: Roots) -> list[Node]:
+    return [_node(path, roots.sys / "class/accel") for path in entries(roots.dev / "accel", "accel[0-9]*")]
+
+
+def apex_nodes(roots: Roots) -> list[Path]:
+    return entries(roots.dev, "apex_[0-9]*")
+
+
+def hailo_nodes(roots: Roots) -> list[Path]:
+    return entries(roots.dev, "hailo[0-9]*")
+
+
+def nvidia_nodes(roots: Roots) -> list[Path]:
+    """The GPU's own node; a Tegra has one of its host's instead."""
+    return [
+        *entries(roots.dev, "nvidia[0-9]*"),
+        *entries(roots.dev, "nvhost-gpu"),
+        *entries(roots.dev / "nvgpu/igpu0", "ctrl"),
+    ]
+
+
+def vulkan_drivers(roots: Roots) -> tuple[list[str], list[str]]:
+    """Names of Vulkan's drivers: for hardware, and those that compute on the CPU."""
+    folders = (roots.usr / "share/vulkan/icd.d", roots.etc / "vulkan/icd.d")
+    names = [path.name.partition("_icd")[0] for folder in folders for path in entries(folder, "*.json")]
+    software = [name for name in names if name.startswith(_SOFTWARE_VULKAN)]
+    return [name for name in names if name not in software], software
+
+
+def shared_library(roots: Roots, name: str) -> Path | None:
+    """`libname.so.1` in the system's folders, without loading it."""
+    folders = [roots.usr / "lib", roots.usr / "lib64", roots.usr / "local/lib"]
+    folders += entries(roots.usr / "lib", "*-linux-gnu*")
+    return next((path for folder in folders for path in entries(folder, name)), None)
+
+
+def refused_by(nodes: Sequence[Path]) -> tuple[Path, str] | None:
+    """The first node that this user may not read and write, with its group; None where all are open."""
+    for node in nodes:
+        if not os.access(node, os.R_OK | os.W_OK):
+            return node, _group(node)
+    return None
+
+
+def _group(node: Path) -> str:
+    """The group that a user could join to open the node, "" where that would not help."""
+    try:
+        status = node.stat()
+        name = grp.getgrgid(status.st_gid).gr_name
+    except (OSError, KeyError):
+        return ""
+    may = stat.S_IRGRP | stat.S_IWGRP
+    return "" if name == "root" or status.st_mode & may != may else name
+
+
+def _node(path: Path, classes: Path) -> Node:
+    device = classes / path.name / "device"
+    return Node(path, _link(device / "driver"), read_line(device / "vendor").lower())
+
+
+def _link(path: Path) -> str:
+    """The name that a link of the kernel points at."""
+    try:
+        return path.readlink().name
+    except OSError:
+        return ""

@@ -1,0 +1,27 @@
+"""Proof that a device computes: a bundle's model, run on it in a child process."""
+
+from __future__ import annotations
+
+from edgeinfer.bundle.load import find_bundle, read_model_file
+from edgeinfer.bundle.manifest import read_manifest
+from edgeinfer.delegates.trial import try_model
+from edgeinfer.errors import EdgeInferError
+from edgeinfer.runtimes import RuntimeOptions
+
+_BUNDLE = "blood-cells"
+_TIMEOUT_S = 30.0
+
+
+def run_a_model(word: str) -> str | None:
+    """Run the bundled model on the device of that word; the reason where that failed."""
+    runtime, _, unit = word.partition(":")
+    try:
+        folder = find_bundle(_BUNDLE)
+        weights = read_manifest(folder).weights
+        name = weights.onnx if runtime == "onnx" else weights.tflite
+        if name is None:
+            return f"the bundle {_BUNDLE} holds no model for {runtime} to try"
+        file = read_model_file(folder / name)
+    except EdgeInferError as missing:
+        return f"there is no model to try: {missing}"
+    return try_model(file, runtime, unit, RuntimeOptions(threads=1), timeout_s=_TIMEOUT_S).reason

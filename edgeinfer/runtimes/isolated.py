@@ -1,0 +1,212 @@
+"""A runtime in a worker process over shared memory, so that one that hangs or crashes can be killed and replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any, NoReturn
+
+from edgeinfer.bundle import ModelFile
+from edgeinfer.errors import DeviceNotFound, ModelError, RuntimeFailed
+from edgeinfer.runtimes import RuntimeOptions
+from edgeinfer.runtimes.worker import CLOSE, PACKET_BYTES, RUN, Slot, lay_out, spec_from_json
+from edgeinfer.tensor import Array
+
+OPEN_TIMEOUT_S = 60.0
+
+# What the parent can import, the child can: isolated mode alone would lose an editable checkout's PYTHONPATH.
+_BOOT = (
+    "import json, socket, sys; number = int(sys.argv[1]); "
+    f"peer = socket.socket(fileno=number); job = json.loads(peer.recv({PACKET_BYTES})); peer.detach(); "
+    "sys.path[:] = job['sys_path']; from edgeinfer.runtimes.worker import work; work(number, job)"
+)
+_MAX_CHATTER_BYTES = 1 << 20
+_TAIL_BYTES = 4096
+_CLOSE_S = 2.0
+
+
+class Isolated:
+    """See Runtime. deadline_s: a run that takes longer is killed, worker and all, and raises RuntimeFailed.
+
+    After a failed run the worker is gone and every further run fails; what was written as input can still be read.
+    """
+
+    def __init__(
+        self,
+        file: ModelFile,
+        runtime: str,
+        unit: str,
+        options: RuntimeOptions,
+        *,
+        deadline_s: float,
+        open_timeout_s: float = OPEN_TIMEOUT_S,
+    ) -> None:
+        """Raises ModelError or DeviceNotFound as the runtime does; a crash or a hang at opening is a ModelError."""
+        self.device = f"{runtime}:{unit}" if unit else runtime
+        self._deadline_s = deadline_s
+        self._name = str(file.path)
+        self._chatter = os.memfd_create("edgeinfer-worker", os.MFD_CLOEXEC)
+        # Appending, so that it can be cut while the worker goes on writing.
+        os.set_blocking(self._chatter, True)
+        self._worker, self._peer = _spawn(self._chatter)
+        try:
+            job = _job(file, runtime, unit, options)
+            self._open({**job, "deadline_s": deadline_s, "open_timeout_s": open_timeout_s}, open_timeout_s)
+        except BaseException:
+            self.close()
+            raise
+
+    def input(self, index: int = 0) -> Array:
+        return self._inputs[index].view(self._memory)
+
+    def run(self) -> tuple[Array, ...]:
+        if self._worker.returncode is not None:
+            raise RuntimeFailed(f"{self.device} is closed")
+        self._cut_chatter()
+        answer = self._ask(RUN, self._deadline_s)
+        if "error" in answer:
+            raise RuntimeFailed(answer["error"])
+        return tuple(
+            slot.view(self._memory, tuple(shape)) for slot, shape in zip(self._outputs, answer["shapes"], strict=True)
+        )
+
+    def close(self) -> None:
+        if self._worker.returncode is None:
+            with contextlib.suppress(OSError):
+                self._peer.send(CLOSE)
+            try:
+                self._worker.wait(_CLOSE_S)
+            except subprocess.TimeoutExpired:
+                self._kill()
+        self._peer.close()
+        if self._chatter >= 0:
+            os.close(self._chatter)
+            self._chatter = -1
+
+    @property
+    def exit_signal(self) -> str | None:
+        """The signal that ended the worker, as in SIGSEGV; None while it lives and after an orderly end."""
+        code = self._worker.returncode
+        return _signal_name(-code) if code is not None and code < 0 else None
+
+    def _open(self, job: dict[str, Any], timeout_s: float) -> None:
+        try:
+            self._peer.settimeout(timeout_s)
+            self._peer.send(json.dumps(job).encode())
+            packet, descriptors, _, _ = socket.recv_fds(self._peer, PACKET_BYTES, 1)
+        except TimeoutError:
+            self._kill()
+            raise ModelError(f"{self.device} did not open {self._name} within {timeout_s:g} s") from None
+        except OSError:
+            packet, descriptors = b"", []
+        if not packet:
+            raise ModelError(f"{self.device} {self._last_words()} while it opened {self._name}")
+        answer = json.loads(packet)
+        if "error" in answer:
+            raise {"device": DeviceNotFound, "model": ModelError, "run": RuntimeFailed}[answer["kind"]](answer["error"])
+        self.device = answer["device"]
+        self.inputs = tuple(spec_from_json(spec) for spec in answer["inputs"])
+        self.outputs = tuple(spec_from_json(spec) for spec in answer["outputs"])
+        self._inputs: tuple[Slot, ...]
+        self._outputs: tuple[Slot, ...]
+        self._inputs, end = lay_out(self.inputs, 0)
+        self._outputs, end = lay_out(self.outputs, end)
+        self._memory = mmap.mmap(descriptors[0], max(end, 1))
+        os.close(descriptors[0])
+
+    def _ask(self, question: bytes, timeout_s: float) -> dict[str, Any]:
+        try:
+            self._peer.settimeout(timeout_s)
+            self._peer.send(question)
+            packet = self._peer.recv(PACKET_BYTES)
+        except TimeoutError:
+            self._kill()
+            raise RuntimeFailed(f"{self.device} did not answer within {timeout_s:g} s and was killed") from None
+        except OSError:
+            packet = b""
+        if not packet:
+            self._fail_dead()
+        answer: dict[str, Any] = json.loads(packet)
+        return answer
+
+    def _fail_dead(self) -> NoReturn:
+        raise RuntimeFailed(f"{self.device} {self._last_words()} while it ran {self._name}")
+
+    def _last_words(self) -> str:
+        """How the worker ended, as in `died (SIGSEGV)`, with the last line that it wrote."""
+        deadline_s = time.monotonic() + _CLOSE_S
+        while self._worker.poll() is None and time.monotonic() < deadline_s:
+            time.sleep(0.001)
+        if self._worker.returncode is None:
+            self._kill()
+        how = f"died ({self.exit_signal})" if self.exit_signal else f"ended (exit {self._worker.returncode})"
+        said = self._tail()
+        return f"{how}: {said}" if said and self.exit_signal is None else how
+
+    def _tail(self) -> str:
+        size = os.fstat(self._chatter).st_size
+        text = os.pread(self._chatter, _TAIL_BYTES, max(0, size - _TAIL_BYTES)).decode(errors="replace")
+        return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+    def _cut_chatter(self) -> None:
+        if os.fstat(self._chatter).st_size > _MAX_CHATTER_BYTES:
+            os.ftruncate(self._chatter, 0)
+
+    def _kill(self) -> None:
+        """The worker and whatever it started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._worker.pid, signal.SIGKILL)
+        self._worker.wait()
+
+
+def _spawn(chatter: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    if not sys.executable:
+        raise DeviceNotFound("no worker process can be started: this program does not know its Python interpreter")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    # A file description of its own, which appends: the worker's lines come after one another even when we cut.
+    appending = os.open(f"/proc/self/fd/{chatter}", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    try:
+        worker = subprocess.Popen(
+            [sys.executable, "-I", "-c", _BOOT, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=appending,
+            stderr=appending,
+            pass_fds=[theirs.fileno()],
+            # Ctrl-C on the terminal is for the parent, which then closes the worker in order.
+            start_new_session=True,
+        )
+    except OSError as refused:
+        ours.close()
+        raise DeviceNotFound(f"no worker process can be started: {refused.strerror}") from refused
+    finally:
+        os.close(appending)
+        theirs.close()
+    return worker, ours
+
+
+def _job(file: ModelFile, runtime: str, unit: str, options: RuntimeOptions) -> dict[str, Any]:
+    return {
+        "path": str(file.path.absolute()),
+        "sha256": file.sha256,
+        "shapes": [spec.shape for spec in file.inputs],
+        "runtime": runtime,
+        "unit": unit,
+        "threads": options.threads,
+        "paced": options.paced,
+        "driver": dict(options.driver),
+        "sys_path": [entry for entry in sys.path if isinstance(entry, str)],
+    }
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

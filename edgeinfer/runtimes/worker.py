@@ -1,0 +1,183 @@
+"""The worker's side of an isolated runtime: opens the model, then computes in shared memory when told to.
+
+Messages are packets of JSON on one socket. The first from the parent is the job, the first from here says what
+was opened and carries the descriptor of the shared memory; then `run` is answered by the shapes of the outputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import resource
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeinfer.bundle.load import read_model_file
+from edgeinfer.errors import DeviceNotFound, EdgeInferError, ModelError, RuntimeFailed
+from edgeinfer.runtimes import RUNTIMES, Runtime, RuntimeOptions
+from edgeinfer.tensor import Array, Quantization, TensorSpec
+
+PACKET_BYTES = 1 << 17
+"""The longest message; a socket of packets takes about 200 kB."""
+
+RUN, CLOSE = b"run", b"close"
+
+_ALIGNMENT = 64
+# An output whose size the model leaves open gets room for this much; pages that nobody touches cost nothing.
+_OPEN_OUTPUT_BYTES = 16 << 20
+_SPARE_BYTES = 512 << 20
+_LATE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A tensor's place in the shared memory. size_bytes: what is reserved for it."""
+
+    spec: TensorSpec
+    offset: int
+    size_bytes: int
+
+    def view(self, memory: mmap.mmap, shape: tuple[int, ...] | None = None) -> Array:
+        """The tensor in the memory, in `shape` where its own is open."""
+        sizes = self.spec.shape if shape is None else shape
+        count = int(np.prod(sizes, dtype=np.int64))
+        return np.frombuffer(memory, dtype=self.spec.dtype, count=count, offset=self.offset).reshape(sizes)
+
+
+def lay_out(specs: tuple[TensorSpec, ...], start: int) -> tuple[tuple[Slot, ...], int]:
+    """Places for tensors one behind the other from `start`, and where the last one ends."""
+    slots = []
+    for spec in specs:
+        elements = int(np.prod(spec.shape, dtype=np.int64)) if spec.is_static else 0
+        size_bytes = elements * spec.dtype.itemsize if spec.is_static else _OPEN_OUTPUT_BYTES
+        slots.append(Slot(spec, start, size_bytes))
+        start += -(-size_bytes // _ALIGNMENT) * _ALIGNMENT
+    return tuple(slots), start
+
+
+def spec_to_json(spec: TensorSpec) -> dict[str, Any]:
+    quantization = spec.quantization
+    return {
+        "name": spec.name,
+        "shape": spec.shape,
+        "dtype": spec.dtype.str,
+        "quantization": quantization and [quantization.scale, quantization.zero_point, quantization.axis],
+    }
+
+
+def spec_from_json(said: Mapping[str, Any]) -> TensorSpec:
+    quantization = said["quantization"]
+    return TensorSpec(
+        name=said["name"],
+        shape=tuple(said["shape"]),
+        dtype=np.dtype(said["dtype"]),
+        quantization=quantization and Quantization(tuple(quantization[0]), tuple(quantization[1]), quantization[2]),
+    )
+
+
+def work(descriptor: int, job: Mapping[str, Any]) -> None:
+    """Do what the parent at the other end of the socket says, until it closes."""
+    _bound_this_process()
+    with socket.socket(fileno=descriptor) as parent:
+        try:
+            with _alarm(job["open_timeout_s"]):
+                runtime = _open(job)
+        except EdgeInferError as refused:
+            parent.send(_refusal(refused))
+            return
+        except MemoryError:
+            parent.send(_refusal(ModelError(f"{job['path']} needs more memory than there is")))
+            return
+        try:
+            _serve(parent, runtime, job["deadline_s"])
+        finally:
+            runtime.close()
+
+
+def _open(job: Mapping[str, Any]) -> Runtime:
+    file = read_model_file(Path(job["path"]))
+    if file.sha256 != job["sha256"]:
+        raise ModelError(f"{file.path} has changed since it was checked", hint="load it again")
+    # Somebody may have settled sizes that the file leaves free.
+    inputs = tuple(replace(spec, shape=tuple(shape)) for spec, shape in zip(file.inputs, job["shapes"], strict=True))
+    options = RuntimeOptions(threads=job["threads"], paced=job["paced"], driver=job["driver"])
+    open_runtime = RUNTIMES.get(job["runtime"], error=DeviceNotFound)
+    return open_runtime(replace(file, inputs=inputs), job["unit"], options)
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """Ends this process when what it wraps hangs and the parent, which would kill it, has died meanwhile."""
+    signal.setitimer(signal.ITIMER_REAL, seconds + _LATE_S)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _serve(parent: socket.socket, runtime: Runtime, deadline_s: float) -> None:
+    inputs, end = lay_out(runtime.inputs, 0)
+    outputs, end = lay_out(runtime.outputs, end)
+    shared = os.memfd_create("edgeinfer-tensors", os.MFD_CLOEXEC)
+    os.ftruncate(shared, max(end, 1))
+    memory = mmap.mmap(shared, max(end, 1))
+    opened = {
+        "device": runtime.device,
+        "inputs": [spec_to_json(spec) for spec in runtime.inputs],
+        "outputs": [spec_to_json(spec) for spec in runtime.outputs],
+    }
+    socket.send_fds(parent, [json.dumps(opened).encode()], [shared])
+    os.close(shared)
+    while parent.recv(PACKET_BYTES) == RUN:
+        with _alarm(deadline_s):
+            answer = _run(runtime, memory, inputs, outputs)
+        parent.send(answer)
+
+
+def _run(runtime: Runtime, memory: mmap.mmap, inputs: tuple[Slot, ...], outputs: tuple[Slot, ...]) -> bytes:
+    try:
+        for index, slot in enumerate(inputs):
+            runtime.input(index)[...] = slot.view(memory)
+        shapes = []
+        for slot, output in zip(outputs, runtime.run(), strict=True):
+            if output.nbytes > slot.size_bytes:
+                raise RuntimeFailed(f"output {slot.spec.name!r} takes {output.nbytes} bytes, not {slot.size_bytes}")
+            slot.view(memory, output.shape)[...] = output
+            shapes.append(output.shape)
+        return json.dumps({"shapes": shapes}).encode()
+    except MemoryError:
+        return _refusal(RuntimeFailed(f"{runtime.device} ran out of memory"))
+    except EdgeInferError as failed:
+        return _refusal(failed)
+
+
+def _refusal(error: EdgeInferError) -> bytes:
+    kind = "device" if isinstance(error, DeviceNotFound) and not isinstance(error, RuntimeFailed) else "model"
+    kind = "run" if isinstance(error, RuntimeFailed) else kind
+    return json.dumps({"error": str(error)[: PACKET_BYTES // 8], "kind": kind}).encode()
+
+
+def _bound_this_process() -> None:
+    """Be the first to go when memory runs out, leave no core file, and keep off the parent's stdout."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError, ValueError):
+        limit = _available_bytes() + _SPARE_BYTES
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    # What native libraries print would spoil JSON lines on stdout.
+    os.dup2(2, 1)
+
+
+def _available_bytes() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 1 << 30
