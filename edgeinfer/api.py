@@ -37,7 +37,9 @@ def load(model: Word, *, device: str = "auto", threads: int | None = None, **opt
         if name not in _MODEL_OPTIONS:
             raise UsageError(unknown("option", name, _MODEL_OPTIONS))
     config = _config(model=fspath(model), source="memory:", device=device, threads=threads, **options)
-    return open_model(Path(model), device=device, threads=threads, overrides=overrides_of(config))
+    return open_model(
+        Path(model), device=device, threads=threads, isolate=config.isolate, overrides=overrides_of(config)
+    )
 
 
 def run(

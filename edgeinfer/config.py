@@ -35,6 +35,7 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     source: Word
     name: Name = "main"
     device: Word = "auto"
+    isolate: bool = False
     threads: Annotated[int, Meta(ge=1, le=256)] | None = None
     score_min: Share | None = None
     iou_max: Share | None = None
@@ -47,6 +48,8 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     decoder: Word | None = None
     colour: Literal["rgb", "bgr", "gray"] | None = None
     fit: Literal["letterbox", "stretch", "crop"] | None = None
+    layout: Literal["nhwc", "nchw"] | None = None
+    output_is: Literal["probabilities", "logits"] | None = None
     box_units: Literal["normalised", "pixels"] | None = None
     mean: Mean | None = None
     std: Std | None = None

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edgeinfer.bundle import Bundle, Overrides, load_bundle
 from edgeinfer.bundle.facts import Format
 from edgeinfer.clock import Clock, ClockWatch, rfc3339
-from edgeinfer.delegates import open_device
+from edgeinfer.delegates import Failover, open_device
 from edgeinfer.errors import ModelError, UsageError
 from edgeinfer.frame import Frame
 from edgeinfer.preprocess import Fitter
@@ -63,11 +63,16 @@ class Model:
         return self._runtime.device
 
     @property
+    def state(self) -> str:
+        """`ok`; `degraded: …` while a better device is lost; `down: …` while none computes."""
+        return self._runtime.state if isinstance(self._runtime, Failover) else "ok"
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The names of the classes, by class id; empty where the model names none."""
         return self.bundle.labels
 
-    def __call__(self, image: npt.NDArray[np.uint8]) -> Result:
+    def __call__(self, image: npt.NDArray[Any]) -> Result:
         """The result for one picture.
 
         image: (height, width, 3) uint8 in blue-green-red order, as `cv2.imread` gives it, or (height, width) gray.
@@ -135,6 +140,7 @@ def open_model(
     device: str = "auto",
     threads: int | None = None,
     paced: bool = False,
+    isolate: bool = False,
     overrides: Overrides | None = None,
     identity: Identity | None = None,
     clock: Clock | None = None,
@@ -143,11 +149,12 @@ def open_model(
 
     Raises ModelError, DeviceNotFound, and UsageError where an option asks for what there is not.
 
+    isolate: run even a CPU in a process of its own, which can be killed and replaced.
     paced: frames come with pauses between them, so that idle runtime threads must sleep rather than spin.
     """
     bundle = load_bundle(word, overrides, prefer=_format_for(device))
     _task_of(bundle)  # A misspelt task is said before the model is tried.
-    runtime = open_device(bundle.file, device, threads=threads, paced=paced)
+    runtime = open_device(bundle.file, device, threads=threads, paced=paced, isolate=isolate)
     try:
         return Model(bundle, runtime, identity=identity, clock=clock)
     except BaseException:

@@ -49,6 +49,8 @@ Std = Annotated[tuple[Annotated[float, Meta(gt=0.0, le=1e6)], ...], Meta(min_len
 
 def read_toml(path: Path, shape: type[Struct], error: type[EdgeInferError]) -> Struct:
     """The file as `shape`. Raises `error`, one line that names the file and the key."""
+    if path.exists() and not path.is_file():
+        raise error(f"{path} is not a regular file")
     try:
         with path.open("rb") as file:
             text = file.read(_MAX_BYTES + 1)

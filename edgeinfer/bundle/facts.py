@@ -44,6 +44,7 @@ class ModelFile:
     output_ops: for each output the operator that makes it, "" where it is not known.
     custom_ops: the names of operators that the format itself does not define.
     detection_classes: how many classes a detector's own post-processing operator tells apart, background left out.
+    is_quantised: whether it computes, in part at least, with integers that stand for real numbers.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class ModelFile:
     custom_ops: frozenset[str]
     metadata: Metadata
     detection_classes: int | None = None
+    is_quantised: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,8 @@ class Overrides:
     iou_max: float | None = None
     max_results: int | None = None
     box_units: BoxUnits | None = None
+    layout: Layout | None = None
+    output_is: Literal["probabilities", "logits"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ from typing import TypeVar
 from edgeinfer.bundle.facts import Bundle, Colour, Decode, Fit, Format, ImageInput, Metadata, ModelFile, Overrides
 from edgeinfer.bundle.manifest import DecodeFacts, InputFacts, Manifest, read_manifest
 from edgeinfer.bundle.onnx import read_onnx
-from edgeinfer.bundle.recognise import Convention, ImagePlace, conventions, image_input, recognise
+from edgeinfer.bundle.recognise import DECODERS, Convention, ImagePlace, Recognised, conventions, image_input, recognise
 from edgeinfer.bundle.tflite import read_tflite
-from edgeinfer.errors import AmbiguousModel, ModelError
+from edgeinfer.errors import AmbiguousModel, ModelError, UsageError
 from edgeinfer.paths import data_folders
-from edgeinfer.words import nearest
+from edgeinfer.words import nearest, unknown
 
 log = logging.getLogger(__name__)
 
@@ -128,9 +128,11 @@ class _Picker:
 
 def _resolve(file: ModelFile, manifest: Manifest | None, said: Overrides, *, folder: Path | None) -> Bundle:
     pick = _Picker(file)
-    place = image_input(file)  # First, for what takes no picture is not asked for its task.
-    task, decoder = _task_and_decoder(file, manifest, said, pick)
-    convention = conventions(decoder, file)
+    layout = said.layout or (manifest.input.layout if manifest else None)
+    # First, for what takes no picture is not asked for its task.
+    place = image_input(file, layout)
+    task, decoder = _task_and_decoder(file, recognise(file, layout), manifest, said, pick)
+    convention = conventions(decoder, file, layout)
     image = _image(file, place, manifest.input if manifest else InputFacts(), said, convention, pick)
     decode = _decode(decoder, manifest.decode if manifest else DecodeFacts(), said, convention, pick)
     labels = _labels(file, manifest, said, folder, pick)
@@ -150,12 +152,19 @@ def _resolve(file: ModelFile, manifest: Manifest | None, said: Overrides, *, fol
     )
 
 
-def _task_and_decoder(file: ModelFile, manifest: Manifest | None, said: Overrides, pick: _Picker) -> tuple[str, str]:
-    seen = recognise(file)
+def _task_and_decoder(
+    file: ModelFile, seen: Recognised | None, manifest: Manifest | None, said: Overrides, pick: _Picker
+) -> tuple[str, str]:
     stated_task = said.task or (manifest.task if manifest else None)
     if seen is not None and stated_task not in (None, seen.task):
         seen = None  # Somebody knows better what this is: the shapes' verdict on the decoder goes with it.
     why = seen.why if seen else ""
+    if seen is None and stated_task is None:
+        raise AmbiguousModel(
+            f"{file.path} has outputs that this version knows no decoder for: "
+            + ", ".join(spec.describe() for spec in file.outputs),
+            hint=f"if one fits, give --task {' or '.join(DECODERS)}, and --decoder",
+        )
     task = pick.need(
         "task",
         "--task",
@@ -171,6 +180,11 @@ def _task_and_decoder(file: ModelFile, manifest: Manifest | None, said: Override
         (seen.decoder if seen else None, why),
         (task if task != "detect" else None, "the only one of its task"),
     )
+    if decoder not in DECODERS.get(task, (decoder,)):
+        error = UsageError if said.decoder else ModelError
+        raise error(unknown(f"decoder of {task}", decoder, DECODERS[task]))
+    if seen is not None and decoder != seen.decoder:
+        log.warning("%s looks like %s (%s), not like %s", file.path, seen.decoder, seen.why, decoder)
     return task, decoder
 
 
@@ -202,7 +216,7 @@ def _image(
         "--fit letterbox, stretch or crop",
         (said.fit, "flag"),
         (stated.fit, "model.toml"),
-        (convention.fit, why),
+        (convention.fit, "custom of its decoder"),
     )
     return ImageInput(
         index=place.index,
@@ -261,13 +275,14 @@ def _decode(decoder: str, stated: DecodeFacts, said: Overrides, convention: Conv
             "--box-units normalised or pixels",
             (said.box_units, "flag"),
             (stated.box_units, "model.toml"),
-            (convention.box_units, why),
+            (convention.box_units, "custom of its decoder" if decoder in ("ssd", "classify") else why),
         ),
         output_is=pick.need(
             "kind of output",
-            "output_is in model.toml",
+            "--output-is probabilities or logits",
+            (said.output_is, "flag"),
             (stated.output_is, "model.toml"),
-            (convention.output_is, why),
+            (convention.output_is, "the operators and the quantisation of its output"),
         ),
     )
 
@@ -297,6 +312,8 @@ def _labels(
 
 def read_labels(path: Path) -> tuple[str, ...]:
     """One label a line, the line number being the class id from 0. Raises ModelError."""
+    if path.exists() and not path.is_file():
+        raise ModelError(f"labels {path} are not a regular file")
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_LABEL_BYTES + 1)

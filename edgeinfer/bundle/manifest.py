@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from edgeinfer.bundle.facts import BoxUnits, Colour, Fit
+from edgeinfer.bundle.facts import BoxUnits, Colour, Fit, Layout
 from edgeinfer.errors import ModelError
 from edgeinfer.tomlfile import Mean, Share, Std, one_or_three, read_toml
 
@@ -37,6 +37,7 @@ class Weights(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class InputFacts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """How a picture becomes the input; see ImageInput."""
 
+    layout: Layout | None = None
     colour: Colour | None = None
     mean: Mean | None = None
     std: Std | None = None

@@ -83,6 +83,7 @@ def _read(path: Path, content: bytes, sha256: str) -> ModelFile:
         output_ops=tuple(graph.makers.get(each.text(1), "") for each in graph.outputs),
         custom_ops=frozenset(graph.custom_ops),
         metadata=_metadata(model),
+        is_quantised=any("Quantize" in op or op.endswith("Integer") or op.startswith("QLinear") for op in graph.ops),
     )
 
 

@@ -14,6 +14,9 @@ from edgeinfer.bundle.tflite import DETECTION_POSTPROCESS
 from edgeinfer.errors import AmbiguousModel, ModelError
 from edgeinfer.tensor import TensorSpec
 
+# What a model of a task may be decoded by.
+DECODERS = {"classify": ("classify",), "detect": ("ssd", "yolov5", "yolov8", "yolox")}
+
 # Cells of a head come from these strides; the first is what nearly every YOLO has.
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (8, 16), (16, 32))
 _ANCHORS_PER_CELL = 3
@@ -68,8 +71,11 @@ class ImagePlace:
     layout: Layout
 
 
-def image_input(file: ModelFile) -> ImagePlace:
-    """The one image input. Raises ModelError where there is none or more is wanted, AmbiguousModel where unclear."""
+def image_input(file: ModelFile, layout: Layout | None = None) -> ImagePlace:
+    """The one image input; `layout` where somebody says it.
+
+    Raises ModelError where there is none or more is wanted, AmbiguousModel where it is unclear.
+    """
     if not file.inputs:
         raise ModelError(f"{file.path.name} has no input")
     readings = [_readings(spec, _stated_size(file)) for spec in file.inputs]
@@ -84,11 +90,13 @@ def image_input(file: ModelFile) -> ImagePlace:
             hint="only models whose sole input is a picture can be run",
         )
     spec = file.inputs[0]
-    places = readings[0]
+    places = [place for place in readings[0] if layout in (None, place.layout)]
+    if not places:
+        raise ModelError(f"input {spec.name!r} {spec.describe()} of {file.path.name} cannot be {layout}")
     if len(places) > 1:
         raise AmbiguousModel(
             f"input {spec.name!r} {spec.describe()} of {file.path.name} may be nhwc or nchw",
-            hint="say input.layout in a model.toml",
+            hint="give --layout nhwc or nchw",
         )
     place = places[0]
     if place.width < 1 or place.height < 1:
@@ -99,10 +107,10 @@ def image_input(file: ModelFile) -> ImagePlace:
     return place
 
 
-def recognise(file: ModelFile) -> Recognised | None:
+def recognise(file: ModelFile, layout: Layout | None = None) -> Recognised | None:
     """What the model is; None where nothing fits, or more than one thing does."""
     try:
-        image = image_input(file)
+        image = image_input(file, layout)
     except ModelError:
         return None
     stated = file.metadata.extra.get("task")
@@ -115,9 +123,9 @@ def recognise(file: ModelFile) -> Recognised | None:
     return fits[0] if len(fits) == 1 else None
 
 
-def conventions(decoder: str, file: ModelFile) -> Convention:
+def conventions(decoder: str, file: ModelFile, layout: Layout | None = None) -> Convention:
     """What a model of this decoder is fed with and gives, by custom. Raises what `image_input` raises."""
-    image = image_input(file)
+    image = image_input(file, layout)
     spec = file.inputs[image.index]
     gray: Colour | None = "gray" if image.channels == 1 else None
     if decoder == "yolox":

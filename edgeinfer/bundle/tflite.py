@@ -44,6 +44,7 @@ _DTYPES = {
     15: "uint32",
     16: "uint16",
 }
+_SCALED_INTEGERS = frozenset({3, 7, 9})  # uint8, int16, int8
 _OTHER_TYPES = {
     5: "string",
     8: "complex64",
@@ -114,6 +115,7 @@ def read_tflite(path: Path, content: bytes, sha256: str) -> ModelFile:
             custom_ops=model.custom_ops,
             metadata=_metadata(model.metadata, content),
             detection_classes=main.detection_classes(),
+            is_quantised=any(subgraph.is_quantised() for subgraph in model.subgraphs),
         )
     except FlatbufferError as broken:
         raise ModelError(f"{path} is cut off or damaged: {broken}") from broken
@@ -144,6 +146,14 @@ class _Subgraph:
                 shape = self.tensors[inputs[1]].int32s(0)
                 return shape[-1] - 1 if len(shape) == 3 and shape[-1] > 1 else None
         return None
+
+    def is_quantised(self) -> bool:
+        """Whether any tensor holds scaled integers of 8 or 16 bits."""
+        for tensor in self.tensors:
+            quantization = tensor.table(4)
+            if tensor.int8(1) in _SCALED_INTEGERS and quantization is not None and quantization.float32s(2):
+                return True
+        return False
 
     def spec(self, index: int, place: str) -> TensorSpec:
         tensor = self.tensors[index]

@@ -11,7 +11,7 @@ import msgspec
 from edgeinfer.bundle import Bundle, ModelFile, Overrides, load_bundle
 from edgeinfer.bundle.load import find_bundle, read_model_file
 from edgeinfer.cli.terminal import configure_logging, show
-from edgeinfer.errors import AmbiguousModel
+from edgeinfer.errors import ModelError
 from edgeinfer.result import as_utf8
 
 _LABELS_SHOWN = 5
@@ -33,10 +33,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _facts(word: str, labels: Path | None) -> dict[str, Any]:
     try:
         bundle = load_bundle(word, Overrides(labels=labels))
-    except AmbiguousModel as unclear:
+    except ModelError as unclear:
         # What the file does say is what a person needs to answer the question.
         path = find_bundle(word)
-        if path.is_dir():
+        if path.is_dir() or labels is not None:
             raise
         return {**_file_facts(read_model_file(path)), "unclear": str(unclear)}
     return {**_bundle_facts(bundle), **_file_facts(bundle.file)}

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _DRAW_EVERY_S = 0.2
 _LOOK_EVERY_S = 0.5
-_STOP_WITHIN_S = 8.0
+_FRAME_WITHIN_S = 0.8
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EXIT_INTERRUPTED = 130
 
@@ -38,8 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--source", metavar="S", help="/dev/video0, camera://0, rtsp://…, a video, image, folder or glob, synthetic://…"
     )
-    add("--device", metavar="D", help="auto (default), cpu, litert:cpu, tflite:cpu, onnx:cpu, fake")
+    add("--device", metavar="D", help="auto (default), cpu, gpu, edgetpu, npu, or one that 'edgeinfer devices' names")
     add("--threads", metavar="N", type=_whole, help="threads of the runtime")
+    add("--isolate", action="store_true", default=None, help="run a CPU too in a process that can be replaced")
     add("--score-min", metavar="X", type=_number, help="leave out what scores below, 0..1")
     add("--labels", metavar="FILE", help="names of the classes, one a line")
     add(
@@ -57,10 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--task", help="detect, classify")
     model.add_argument("--decoder", help="ssd, yolox, yolov5, yolov8 (also 11), classify")
     model.add_argument("--colour", metavar="ORDER", help="rgb, bgr or gray")
+    model.add_argument("--layout", help="nhwc or nchw")
     model.add_argument("--mean", metavar="X[,Y,Z]", type=_numbers, help="real = (pixel - mean) / std")
     model.add_argument("--std", metavar="X[,Y,Z]", type=_numbers, help="as for --mean")
     model.add_argument("--fit", help="letterbox, stretch or crop")
     model.add_argument("--box-units", help="normalised or pixels")
+    model.add_argument("--output-is", help="of a classifier: probabilities or logits")
     model.add_argument("--iou-max", metavar="X", type=_number, help="of two boxes that overlap more, the better stays")
     model.add_argument("--max-results", metavar="N", type=_whole, help="at most so many of a frame, the best first")
     camera = parser.add_argument_group("what a camera is asked for")
@@ -72,6 +75,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     configure_logging(quiet=arguments.quiet, debug=arguments.debug)
+    try:
+        Path.cwd()
+    except OSError as gone:
+        raise UsageError("the current folder is gone", hint="cd to one that is there") from gone
     run = _Run(_open_all(_configuration(arguments)), quiet=arguments.quiet)
     try:
         run.start()
@@ -170,7 +177,7 @@ class _Run:
         self._pipelines = pipelines
         self._running = list(pipelines)
         self._quiet = quiet
-        self._line = LiveLine(pipelines, quiet=quiet)
+        self._line = LiveLine(pipelines, quiet=quiet or _prints_results(pipelines))
 
     def start(self) -> None:
         """Start all, or none."""
@@ -198,10 +205,11 @@ class _Run:
                 signal.signal(number, _leave_now)
         for pipeline in self._running:
             pipeline.stop()
-        deadline_s = time.monotonic() + _STOP_WITHIN_S
+        deadline_s = time.monotonic() + _FRAME_WITHIN_S
         for pipeline in self._running:
             if not pipeline.wait(max(0.0, deadline_s - time.monotonic())):
-                log.error("pipeline %s did not stop within %g s and is left behind", pipeline.name, _STOP_WITHIN_S)
+                pipeline.leave_frame()
+                log.warning("pipeline %s: the frame in work took too long and is left", pipeline.name)
         self._report_the_ended()
         self.exit_code = _EXIT_INTERRUPTED
 
@@ -228,6 +236,11 @@ class _Run:
         trace = report.error if log.isEnabledFor(logging.DEBUG) else None
         log.error("%s%s", whose, report.error, exc_info=trace)
         self.exit_code = self.exit_code or report.error.exit_code
+
+
+def _prints_results(pipelines: Sequence[Pipeline]) -> bool:
+    """Whether the results themselves go to the terminal, where a live line would run into them."""
+    return sys.stdout.isatty() and any("-" in pipeline.outputs for pipeline in pipelines)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Which device runs a model: tried in a child process first, then opened."""
 
 from edgeinfer.delegates.choose import open_device
+from edgeinfer.delegates.failover import Failover
 
-__all__ = ["open_device"]
+__all__ = ["Failover", "open_device"]

@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 _PACKAGES = {
     "litert": ("ai-edge-litert",),
     "tflite": ("tflite-runtime",),
-    "onnx": ("onnxruntime", "onnxruntime-gpu"),
+    "onnx": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-webgpu"),
+    "openvino": ("openvino",),
 }
 _MAX_FILES = 256
 _MAX_BYTES = 64 << 10
@@ -57,6 +58,12 @@ class Memory:
         except OSError as unwritable:
             log.debug("the trial is not remembered: %s", unwritable)
 
+    def forget(self, job: Mapping[str, Any]) -> None:
+        key = _key(job)
+        if key is not None:
+            with contextlib.suppress(OSError):
+                self._path(key).unlink(missing_ok=True)
+
     def _path(self, key: bytes) -> Path:
         return self._folder / f"{hashlib.sha256(key).hexdigest()[:32]}.json"
 
@@ -77,6 +84,7 @@ def _key(job: Mapping[str, Any]) -> bytes | None:
         "runtime": job["runtime"],
         "unit": job["unit"],
         "driver": job["driver"],
+        "library": job.get("library"),
         "version": installed,
         "numpy": version("numpy"),
         # The state folder may be on a card that is put into another board.
@@ -86,11 +94,13 @@ def _key(job: Mapping[str, Any]) -> bytes | None:
 
 
 def _version(runtime: str) -> str | None:
+    found = []
     for package in _PACKAGES.get(runtime, ()):
-        try:
-            return f"{package} {version(package)}"
-        except PackageNotFoundError:
-            continue
+        with contextlib.suppress(PackageNotFoundError):
+            found.append(f"{package} {version(package)}")
+    if found:
+        # Several may have left their metadata where only one holds the module.
+        return ", ".join(found)
     for point in entry_points(group=RUNTIMES.group, name=runtime):
         if point.dist is not None:
             return f"{point.dist.name} {point.dist.version}"

@@ -1,245 +1,214 @@
-"""A model's first run on a device, in a child process that may crash, hang or eat all memory."""
+"""A model's first run on a device: in a worker that may crash, hang or eat all memory, and held against a reference."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import resource
-import signal
-import subprocess
-import sys
-from dataclasses import dataclass, replace
-from typing import IO, Any, Literal
-
-import numpy as np
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 from edgeinfer.bundle import ModelFile
 from edgeinfer.delegates.memory import Memory
-from edgeinfer.errors import DeviceNotFound, EdgeInferError, ModelError, RuntimeFailed
-from edgeinfer.runtimes import RUNTIMES, Runtime, RuntimeOptions
-from edgeinfer.tensor import Array, TensorSpec, quantize
+from edgeinfer.delegates.proof import Outputs, compare, nonsense, run_samples
+from edgeinfer.errors import DeviceNotFound, EdgeInferError, RuntimeFailed
+from edgeinfer.runtimes import RuntimeOptions
+from edgeinfer.runtimes.isolated import Isolated
+
+log = logging.getLogger(__name__)
 
 TIMEOUT_S = 60.0
 
 Blame = Literal["model", "device"]
 
-# What the parent can import, the child can: isolated mode alone would lose an editable checkout's PYTHONPATH.
-_BOOT = (
-    "import json, sys; job = json.load(sys.stdin); sys.path[:] = job['sys_path']; "
-    "from edgeinfer.delegates.trial import answer; answer(job)"
-)
-_MARK = "edgeinfer-trial "
-_SPARE_BYTES = 512 << 20
-_TAIL_BYTES = 4096
-_MAX_ANSWER_BYTES = 1 << 20
-_SEED = 0
-
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """How it went. reason: None where it passed. blame: whether the model or the device is at fault.
+class Candidate:
+    """One way to run a model: a driver, what follows the colon, and the driver's options.
 
-    remembered: an earlier trial of the same bytes in the same runtime passed, none was made now.
+    is_foreign: another package's runtime, which need not compute what the file says, and so has no reference.
     """
 
-    reason: str | None = None
-    blame: Blame = "model"
-    remembered: bool = False
+    runtime: str
+    unit: str
+    options: RuntimeOptions = field(default_factory=RuntimeOptions)
+    is_foreign: bool = False
 
     @property
-    def passed(self) -> bool:
-        return self.reason is None
+    def device(self) -> str:
+        return f"{self.runtime}:{self.unit}" if self.unit else self.runtime
+
+    def is_same(self, other: Candidate) -> bool:
+        """Whether both compute with the same kernels; threads and pace change nothing in what comes out."""
+        mine, theirs = self.options.driver, other.options.driver
+        return (self.runtime, self.unit, dict(mine)) == (other.runtime, other.unit, dict(theirs))
+
+
+class Refused(Exception):
+    """A device does not take the model. blame: whether the model or the device is at fault."""
+
+    def __init__(self, reason: str, blame: Blame) -> None:
+        super().__init__(reason)
+        self.blame: Blame = blame
+
+
+class Reference:
+    """What the reference kernels give for the samples; computed at most once, when first asked for.
+
+    For TFLite these are the interpreter's built-in kernels without any delegate, for ONNX the runtime's own on the
+    CPU. None where they cannot run the model: then a device is only held to give finite numbers.
+    """
+
+    def __init__(self, file: ModelFile, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._file = file
+        self._timeout_s = timeout_s
+        self._outputs: list[Outputs] | None = None
+        self._is_known = False
+        plain = RuntimeOptions(driver={"kernels": "plain"})
+        self.candidate = Candidate("litert", "cpu", plain) if file.format == "tflite" else Candidate("onnx", "cpu")
+
+    def outputs(self) -> list[Outputs] | None:
+        if not self._is_known:
+            self._is_known = True
+            try:
+                worker, self._outputs, _ = _open_and_run(self._file, self.candidate, self._timeout_s)
+                worker.close()
+            except EdgeInferError as refused:
+                log.debug("no reference for %s: %s", self._file.path, refused)
+        return self._outputs
 
 
 def try_model(
     file: ModelFile,
-    runtime: str,
-    unit: str,
-    options: RuntimeOptions,
+    candidate: Candidate,
+    reference: Reference,
     *,
     timeout_s: float = TIMEOUT_S,
     memory: Memory | None = None,
-) -> Trial:
-    """Load the model in a child process and run it twice, unless `memory` knows that it passed before.
+) -> None:
+    """Let a worker run the model on the candidate and judge what it gives, unless `memory` knows that it passed before.
 
-    Takes at most `timeout_s`; whatever the child does, this process stays whole. Raises nothing.
+    Takes at most `timeout_s`, and as long again for the reference; whatever the worker does, this process stays
+    whole. Raises Refused.
     """
-    job = _job(file, runtime, unit, options)
-    if memory is not None and memory.has(job):
-        return Trial(remembered=True)
-    trial = _try_in_child(job, f"{runtime}:{unit}" if unit else runtime, timeout_s)
-    if trial.passed and memory is not None:
-        memory.add(job)
-    return trial
+    if memory is not None and memory.has(trial_key(file, candidate)):
+        return
+    worker = open_proven(file, candidate, reference, timeout_s=timeout_s, memory=memory)
+    worker.close()
+    if worker.exit_signal is not None:
+        # Also after an answer: what crashes while it lets go of a model would take this process along.
+        if memory is not None:
+            memory.forget(trial_key(file, candidate))
+        raise Refused(f"{candidate.device} died with it ({worker.exit_signal})", "model")
 
 
-def _job(file: ModelFile, runtime: str, unit: str, options: RuntimeOptions) -> dict[str, Any]:
+def open_proven(
+    file: ModelFile,
+    candidate: Candidate,
+    reference: Reference,
+    *,
+    timeout_s: float = TIMEOUT_S,
+    memory: Memory | None = None,
+) -> Isolated:
+    """A worker that has run the model and gave what it should, warm and ready. Raises Refused.
+
+    What `memory` knows is not compared again; it learns what passed.
+    """
+    try:
+        worker, found, slowest_s = _open_and_run(file, candidate, timeout_s)
+    except DeviceNotFound as missing:
+        raise Refused(str(missing), "model" if isinstance(missing, RuntimeFailed) else "device") from missing
+    except EdgeInferError as refused:
+        raise Refused(str(refused), "model") from refused
+    try:
+        _judge(file, candidate, reference, worker, found, memory)
+    except BaseException:
+        worker.close()
+        raise
+    worker.allow(run_deadline_s(slowest_s))
+    return worker
+
+
+def run_deadline_s(slowest_s: float) -> float:
+    """How long a run may take: ten times the slowest that was seen, and half a second at least."""
+    return max(0.5, 10 * slowest_s)
+
+
+def trial_key(file: ModelFile, candidate: Candidate) -> Mapping[str, Any]:
+    """All that decides whether a trial would pass again, but for the versions, which `Memory` adds."""
     return {
-        "path": str(file.path.absolute()),
         "sha256": file.sha256,
         # Somebody may have settled sizes that the file leaves free.
         "shapes": [list(spec.shape) for spec in file.inputs],
-        "runtime": runtime,
-        "unit": unit,
-        "threads": options.threads,
-        "driver": dict(options.driver),
+        "runtime": candidate.runtime,
+        "unit": candidate.unit,
+        "driver": dict(candidate.options.driver),
+        "library": _library_state(candidate.unit),
     }
 
 
-def _try_in_child(job: dict[str, Any], device: str, timeout_s: float) -> Trial:
-    if not sys.executable:
-        return Trial(f"{device} was not tried: this program does not know its Python interpreter", "device")
-    task = {**job, "sys_path": [entry for entry in sys.path if isinstance(entry, str)], "timeout_s": timeout_s}
-    chatter = os.memfd_create("edgeinfer-trial", os.MFD_CLOEXEC)
-    with open(chatter, "w+b") as stderr:  # noqa: PTH123 -- a descriptor, not a path.
-        try:
-            child = subprocess.Popen(
-                [sys.executable, "-I", "-c", _BOOT],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                start_new_session=True,
-            )
-        except OSError as refused:
-            return Trial(f"{device} was not tried: no child process ({refused.strerror})", "device")
-        with child:
-            try:
-                stdout, _ = child.communicate(json.dumps(task).encode(), timeout=timeout_s)
-            except subprocess.TimeoutExpired:
-                return Trial(f"{device} did not answer within {timeout_s:g} s")
-            finally:
-                if child.poll() is None:
-                    _kill(child)
-        return _verdict(device, child.returncode, stdout, _tail(stderr))
-
-
-def _kill(child: subprocess.Popen[bytes]) -> None:
-    """The child, which was not waited for yet, and whatever it started."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)
-
-
-def _tail(stderr: IO[bytes]) -> str:
-    size = stderr.seek(0, os.SEEK_END)
-    stderr.seek(max(0, size - _TAIL_BYTES))
-    lines = [line.strip() for line in stderr.read().decode(errors="replace").splitlines()]
-    return next((line for line in reversed(lines) if line), "")
-
-
-def _verdict(device: str, status: int, stdout: bytes, last_words: str) -> Trial:
-    line = stdout[-_MAX_ANSWER_BYTES:].decode(errors="replace").rpartition(_MARK)[2]
+def _library_state(unit: str) -> list[int] | None:
+    """What changes when somebody installs another version of an external delegate's library."""
+    if not unit.startswith("delegate="):
+        return None
     try:
-        said = json.loads(line)
-        reason, blame = said["reason"], said["blame"]
-    except (ValueError, KeyError, TypeError):
-        said = None
-    if status < 0:
-        # Also after an answer: what crashes while it lets go of a model would take this process along.
-        return Trial(f"{device} crashed with it ({_signal_name(-status)})")
-    if said is None:
-        return Trial(f"{device} ended without an answer (exit {status}{': ' if last_words else ''}{last_words})")
-    return Trial(reason, "device" if blame == "device" else "model")
+        status = Path(unit.removeprefix("delegate=").partition(",")[0]).stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
 
 
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+def _judge(
+    file: ModelFile,
+    candidate: Candidate,
+    reference: Reference,
+    worker: Isolated,
+    found: list[Outputs],
+    memory: Memory | None,
+) -> None:
+    if not candidate.is_same(reference.candidate):
+        _refuse_nonsense(candidate, reference, worker, found)
+    key = trial_key(file, candidate)
+    if memory is not None and memory.has(key):
+        return
+    needs_none = candidate.is_foreign or candidate.is_same(reference.candidate)
+    expected = None if needs_none else reference.outputs()
+    if expected is not None:
+        proof = compare(file, found, expected, worker.outputs)
+        if proof.reason is not None:
+            raise Refused(f"{candidate.device} computes something else than the reference: {proof.reason}", "device")
+        log.debug("%s is off by %.2g of %g allowed", candidate.device, proof.error, proof.limit)
+    if memory is not None:
+        memory.add(key)
 
 
-# What follows runs in the child.
+def _refuse_nonsense(candidate: Candidate, reference: Reference, worker: Isolated, found: list[Outputs]) -> None:
+    """What a model gives by itself, such as the logarithm of 0, is no device's fault."""
+    for index, outputs in enumerate(found):
+        rubbish = nonsense(outputs, worker.outputs)
+        if rubbish is None:
+            continue
+        expected = reference.outputs()
+        if expected is None or nonsense(expected[index], worker.outputs) is None:
+            raise Refused(f"{candidate.device} computes nonsense: {rubbish}", "device")
 
 
-def answer(job: dict[str, Any]) -> None:
-    """Do the job that the parent wrote, and print one line of JSON."""
-    answers = _own_stdout()
-    _bound_this_process(float(job["timeout_s"]))
-    reason, blame = _try(job)
-    answers.write(f"{_MARK}{json.dumps({'reason': reason, 'blame': blame})}\n")
-    answers.flush()
-
-
-def _own_stdout() -> IO[str]:
-    """The pipe to the parent, to ourselves: what libraries print goes to stderr."""
-    pipe = os.dup(1)
-    os.dup2(2, 1)
-    return os.fdopen(pipe, "w")
-
-
-def _bound_this_process(timeout_s: float) -> None:
-    # Ends the child by itself where the parent was killed meanwhile.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, timeout_s + 1)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError, ValueError):
-        limit = _available_bytes() + _SPARE_BYTES
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:  # noqa: PTH123 -- not a file.
-        score.write("1000")
-
-
-def _available_bytes() -> int:
-    with open("/proc/meminfo") as lines:  # noqa: PTH123 -- not a file.
-        for line in lines:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return 1 << 30
-
-
-def _try(job: dict[str, Any]) -> tuple[str | None, Blame]:
-    # Not at the top: the parent, too, imports this module.
-    from pathlib import Path
-
-    from edgeinfer.bundle.load import read_model_file
-
-    try:
-        file = read_model_file(Path(job["path"]))
-        if file.sha256 != job["sha256"]:
-            raise ModelError(f"{file.path} has changed since it was checked", hint="load it again")
-        inputs = tuple(
-            replace(spec, shape=tuple(shape)) for spec, shape in zip(file.inputs, job["shapes"], strict=True)
-        )
-        options = RuntimeOptions(threads=job["threads"], driver=job["driver"])
-        runtime = RUNTIMES.get(job["runtime"], error=DeviceNotFound)(replace(file, inputs=inputs), job["unit"], options)
-        _run_twice(runtime)
-        runtime.close()
-    except MemoryError:
-        return f"{file.path} needs more memory than there is", "model"
-    except RuntimeFailed as failed:
-        return str(failed), "model"
-    except DeviceNotFound as missing:
-        return str(missing), "device"
-    except EdgeInferError as refused:
-        return str(refused), "model"
-    return None, "model"
-
-
-def _run_twice(runtime: Runtime) -> None:
-    """Once on real zeros and once on seeded noise: some kernels fail only on the second run or on values."""
-    noise = np.random.default_rng(_SEED)
-    for index, spec in enumerate(runtime.inputs):
-        runtime.input(index)[...] = _zero(spec)
-    runtime.run()
-    for index, spec in enumerate(runtime.inputs):
-        runtime.input(index)[...] = _noise(spec, noise)
-    runtime.run()
-
-
-def _zero(spec: TensorSpec) -> Array:
-    per_channel = spec.quantization is not None and spec.quantization.axis is not None
-    return quantize(np.zeros(spec.shape if per_channel else ()), spec)
-
-
-def _noise(spec: TensorSpec, noise: np.random.Generator) -> Array:
-    if spec.dtype.kind in "iu" and (spec.quantization is not None or spec.dtype.itemsize == 1):
-        ends = np.iinfo(spec.dtype)
-        return noise.integers(ends.min, ends.max, spec.shape, dtype=spec.dtype, endpoint=True)
-    # Plain integers may be indices or sizes: only 0 and 1 are likely to be in range.
-    values: Array = (
-        noise.random(spec.shape, dtype=np.float32)
-        if spec.dtype.kind == "f"
-        else noise.integers(0, 2, spec.shape, dtype=np.uint8)
+def _open_and_run(file: ModelFile, candidate: Candidate, timeout_s: float) -> tuple[Isolated, list[Outputs], float]:
+    """A worker, its outputs for the samples, and how long the slowest run but the first took."""
+    deadline_s = time.monotonic() + timeout_s
+    worker = Isolated(
+        file, candidate.runtime, candidate.unit, candidate.options, deadline_s=timeout_s, open_timeout_s=timeout_s
     )
-    return values.astype(spec.dtype, copy=False)
+    try:
+        found = []
+        worker.allow(deadline_s - time.monotonic())
+        for outputs in run_samples(worker):
+            found.append(outputs)
+            worker.allow(deadline_s - time.monotonic())
+        begun_s = time.monotonic()
+        worker.run()
+        return worker, found, time.monotonic() - begun_s
+    except BaseException:
+        worker.close()
+        raise

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from edgeinfer.clock import Clock
-from edgeinfer.errors import EdgeInferError, OutputError, SourceError
+from edgeinfer.errors import EdgeInferError, OutputError, RuntimeFailed, SourceError
 from edgeinfer.frame import Frame
 from edgeinfer.metrics import Tally
 from edgeinfer.model import Model
@@ -104,6 +104,8 @@ class Pipeline:
         ]
         self._stage_ns: dict[str, float] = dict.fromkeys(("preprocess", "infer", "decode"), 0.0)
         self._stopped = threading.Event()
+        self._delivering = threading.Lock()
+        self._is_delivered = False
         self._done = threading.Event()
         self._error: EdgeInferError | None = None
         self._started_ns: int | None = None
@@ -115,11 +117,16 @@ class Pipeline:
         return self._model.device
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """The words of its outputs."""
+        return tuple(delivery.sink.uri for delivery in self._deliveries)
+
+    @property
     def state(self) -> str:
-        """`ok`, or `degraded: reason`, or `stopped`."""
+        """`ok`, `degraded: reason`, `down: reason` while no device computes, or `stopped`."""
         if self._done.is_set():
             return "stopped"
-        return "degraded: source lost" if self._capture.is_lost else "ok"
+        return "degraded: source lost" if self._capture.is_lost else self._model.state
 
     def start(self) -> None:
         self._started_ns = self._clock.monotonic_ns()
@@ -173,6 +180,10 @@ class Pipeline:
             error=self._error,
         )
 
+    def leave_frame(self) -> None:
+        """After `stop`, when the frame in work takes too long: deliver what is finished, and do not wait for it."""
+        self._deliver_the_rest()
+
     def _run(self) -> None:
         try:
             self._infer_all()
@@ -180,18 +191,16 @@ class Pipeline:
             pass
         except EdgeInferError as error:
             self._error = error
-        except Exception as bug:
-            log.exception("pipeline %s failed", self.name)
-            self._error = EdgeInferError(f"pipeline {self.name} failed: {bug!r}")
+        except Exception as bug:  # noqa: BLE001 - the edge of a thread; the traceback travels with the error
+            self._error = _of_bug(f"pipeline {self.name} failed", bug)
         self._ended_ns = self._clock.monotonic_ns()
         try:
             self._capture.stop()
             self._deliver_the_rest()
             self._capture.join(_CAPTURE_MAY_TAKE_S)
             self._model.close()
-        except Exception as bug:
-            log.exception("closing pipeline %s failed", self.name)
-            self._error = self._error or EdgeInferError(f"closing pipeline {self.name} failed: {bug!r}")
+        except Exception as bug:  # noqa: BLE001 - the edge of a thread; the traceback travels with the error
+            self._error = self._error or _of_bug(f"closing pipeline {self.name} failed", bug)
         finally:
             self._done.set()  # Whoever waits must not wait for ever.
 
@@ -216,7 +225,14 @@ class Pipeline:
         if self._is_too_old(frame):
             self.tally.add("dropped.max_age")
             return
-        result = self._model.infer(frame)
+        try:
+            result = self._model.infer(frame)
+        except RuntimeFailed:
+            if not (self._source.live and self._model.state.startswith("down")):
+                raise
+            # The device layer has said it, and is opening the devices again.
+            self.tally.add("dropped.device")
+            return
         self.tally.add("inferred")
         timing = result.timing_ms
         self._stage_ns["preprocess"] += timing.preprocess
@@ -253,6 +269,12 @@ class Pipeline:
         return last_frame_ns
 
     def _deliver_the_rest(self) -> None:
+        with self._delivering:
+            if not self._is_delivered:
+                self._is_delivered = True
+                self._finish_deliveries()
+
+    def _finish_deliveries(self) -> None:
         for delivery in self._deliveries:
             delivery.finish()
         # At the end of a file a slow sink may take its time; after a stop all of them have some seconds, since a disk
@@ -272,6 +294,13 @@ class Pipeline:
                 log.error("%s", failure)
         elif failures:
             self._error = failures[0] if len(failures) == 1 else OutputError("; ".join(map(str, failures)))
+
+
+def _of_bug(what: str, bug: Exception) -> EdgeInferError:
+    """The error that a person is told, with the traceback behind it."""
+    error = EdgeInferError(f"{what}: {bug!r}", hint="a bug in edgeinfer or in a plugin; --debug shows where")
+    error.__cause__ = bug
+    return error
 
 
 def _cannot_reopen() -> Source:

@@ -46,6 +46,7 @@ def open_pipeline(
             device=config.device,
             threads=config.threads,
             paced=source.live,
+            isolate=config.isolate,
             overrides=overrides_of(config),
             identity=Identity(node or socket.gethostname(), config.name),
             clock=clock,
@@ -87,4 +88,6 @@ def overrides_of(config: PipelineConfig) -> Overrides:
         iou_max=config.iou_max,
         max_results=config.max_results,
         box_units=config.box_units,
+        layout=config.layout,
+        output_is=config.output_is,
     )

@@ -123,6 +123,7 @@ class Delivery:
             self.sink.write(result, frame)
         except OutputError as error:
             if error.reader_is_gone:
+                log.info("%s", error)
                 self._give_up(None)
                 self._on_gone()
                 return

@@ -25,14 +25,15 @@ class RuntimeOptions:
 
 
 class Runtime(Protocol):
-    """A model in memory, ready to run; used by one thread at a time.
+    """A model in memory, ready to run; used by one thread at a time."""
 
-    device: what it really runs on, as in `litert:cpu`.
-    """
-
-    device: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+    @property
+    def device(self) -> str:
+        """What it really runs on, as in `litert:cpu`; may change between two runs."""
+        ...
 
     def input(self, index: int = 0) -> Array:
         """The memory of an input, to be written in place. Let go of it before `run`."""

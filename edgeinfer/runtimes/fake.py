@@ -21,6 +21,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from edgeinfer.bundle import ModelFile
+from edgeinfer.bundle.tflite import DETECTION_POSTPROCESS
 from edgeinfer.errors import DeviceNotFound, RuntimeFailed
 from edgeinfer.runtimes import RuntimeOptions
 from edgeinfer.runtimes.shapes import settle_input
@@ -85,7 +86,7 @@ class FakeRuntime:
     ) -> None:
         self.device = "fake"
         self.inputs = tuple(settle_input(spec) for spec in file.inputs)
-        self.outputs = tuple(_one_of_each(spec) for spec in file.outputs)
+        self.outputs = tuple(_one_of_each(spec) for spec in _stated_outputs(file))
         self.runs = 0
         self.seen: deque[int] = deque(maxlen=_REMEMBERED_RUNS)
         self._faults = faults or Faults()
@@ -125,6 +126,15 @@ class FakeRuntime:
             raise RuntimeFailed(f"fake was closed while run {run} hung, as asked")
         if run == faults.fail_at:
             raise RuntimeFailed(f"fake failed at run {run}, as asked")
+
+
+def _stated_outputs(file: ModelFile) -> tuple[TensorSpec, ...]:
+    """The outputs; those of a detection post-processing, which the file leaves open, as for one object."""
+    if DETECTION_POSTPROCESS not in file.ops or any(spec.shape for spec in file.outputs[:4]):
+        return file.outputs
+    shapes = ((1, 1, 4), (1, 1), (1, 1), (1,))
+    settled = [replace(spec, shape=shape) for spec, shape in zip(file.outputs, shapes, strict=False)]
+    return (*settled, *file.outputs[4:])
 
 
 def _one_of_each(spec: TensorSpec) -> TensorSpec:

@@ -35,7 +35,8 @@ _CLOSE_S = 2.0
 class Isolated:
     """See Runtime. deadline_s: a run that takes longer is killed, worker and all, and raises RuntimeFailed.
 
-    After a failed run the worker is gone and every further run fails; what was written as input can still be read.
+    A worker that crashed or was killed is gone, and every further run fails; what was written as input can still be
+    read until this is closed.
     """
 
     def __init__(
@@ -52,10 +53,8 @@ class Isolated:
         self.device = f"{runtime}:{unit}" if unit else runtime
         self._deadline_s = deadline_s
         self._name = str(file.path)
-        self._chatter = os.memfd_create("edgeinfer-worker", os.MFD_CLOEXEC)
-        # Appending, so that it can be cut while the worker goes on writing.
-        os.set_blocking(self._chatter, True)
-        self._worker, self._peer = _spawn(self._chatter)
+        self._memory: mmap.mmap | None = None
+        self._chatter, self._worker, self._peer = _start()
         try:
             job = _job(file, runtime, unit, options)
             self._open({**job, "deadline_s": deadline_s, "open_timeout_s": open_timeout_s}, open_timeout_s)
@@ -64,18 +63,23 @@ class Isolated:
             raise
 
     def input(self, index: int = 0) -> Array:
-        return self._inputs[index].view(self._memory)
+        return self._inputs[index].view(self._shared())
 
     def run(self) -> tuple[Array, ...]:
+        memory = self._shared()
         if self._worker.returncode is not None:
-            raise RuntimeFailed(f"{self.device} is closed")
+            raise RuntimeFailed(f"{self.device} has lost its worker process")
         self._cut_chatter()
         answer = self._ask(RUN, self._deadline_s)
         if "error" in answer:
             raise RuntimeFailed(answer["error"])
         return tuple(
-            slot.view(self._memory, tuple(shape)) for slot, shape in zip(self._outputs, answer["shapes"], strict=True)
+            slot.view(memory, tuple(shape)) for slot, shape in zip(self._outputs, answer["shapes"], strict=True)
         )
+
+    def allow(self, deadline_s: float) -> None:
+        """From now on a run may take that long, but not longer than was said at the opening."""
+        self._deadline_s = max(deadline_s, 0.001)
 
     def close(self) -> None:
         if self._worker.returncode is None:
@@ -86,6 +90,11 @@ class Isolated:
             except subprocess.TimeoutExpired:
                 self._kill()
         self._peer.close()
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            # Outputs that somebody still holds keep it, and its descriptor, until they are let go of.
+            with contextlib.suppress(BufferError):
+                memory.close()
         if self._chatter >= 0:
             os.close(self._chatter)
             self._chatter = -1
@@ -95,6 +104,11 @@ class Isolated:
         """The signal that ended the worker, as in SIGSEGV; None while it lives and after an orderly end."""
         code = self._worker.returncode
         return _signal_name(-code) if code is not None and code < 0 else None
+
+    def _shared(self) -> mmap.mmap:
+        if self._memory is None:
+            raise RuntimeFailed(f"{self.device} is closed")
+        return self._memory
 
     def _open(self, job: dict[str, Any], timeout_s: float) -> None:
         try:
@@ -131,6 +145,10 @@ class Isolated:
             raise RuntimeFailed(f"{self.device} did not answer within {timeout_s:g} s and was killed") from None
         except OSError:
             packet = b""
+        except BaseException:
+            # Its answer would be taken for that to the next question.
+            self._kill()
+            raise
         if not packet:
             self._fail_dead()
         answer: dict[str, Any] = json.loads(packet)
@@ -163,16 +181,33 @@ class Isolated:
         """The worker and whatever it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._worker.pid, signal.SIGKILL)
-        self._worker.wait()
+        # A driver that hangs in the kernel keeps even a killed process: that must not stop us as well.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._worker.wait(_CLOSE_S)
+
+
+def _start() -> tuple[int, subprocess.Popen[bytes], socket.socket]:
+    """The file that takes what a worker prints, the worker, and the socket to it. Raises DeviceNotFound."""
+    if not sys.executable:
+        raise DeviceNotFound("no worker process can be started: this program does not know its Python interpreter")
+    chatter = -1
+    try:
+        chatter = os.memfd_create("edgeinfer-worker", os.MFD_CLOEXEC)
+        return chatter, *_spawn(chatter)
+    except BaseException as refused:
+        if chatter >= 0:
+            os.close(chatter)
+        if isinstance(refused, OSError):
+            raise DeviceNotFound(f"no worker process can be started: {refused.strerror}") from refused
+        raise
 
 
 def _spawn(chatter: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    if not sys.executable:
-        raise DeviceNotFound("no worker process can be started: this program does not know its Python interpreter")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    # A file description of its own, which appends: the worker's lines come after one another even when we cut.
-    appending = os.open(f"/proc/self/fd/{chatter}", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    appending = -1
     try:
+        # A file description of its own, which appends: the worker's lines come after one another even when we cut.
+        appending = os.open(f"/proc/self/fd/{chatter}", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         worker = subprocess.Popen(
             [sys.executable, "-I", "-c", _BOOT, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
@@ -182,11 +217,12 @@ def _spawn(chatter: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
             # Ctrl-C on the terminal is for the parent, which then closes the worker in order.
             start_new_session=True,
         )
-    except OSError as refused:
+    except BaseException:
         ours.close()
-        raise DeviceNotFound(f"no worker process can be started: {refused.strerror}") from refused
+        raise
     finally:
-        os.close(appending)
+        if appending >= 0:
+            os.close(appending)
         theirs.close()
     return worker, ours
 

@@ -43,7 +43,7 @@ def open_litert(file: ModelFile, unit: str, options: RuntimeOptions) -> Runtime:
     if unit == "gpu":
         _check_fits("litert", file)
         refuse_edgetpu(file)
-        return open_gpu(file)
+        return open_gpu(file, options)
     return _open("litert", "ai_edge_litert", file, unit, options)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from edgeinfer.bundle import ModelFile
 from edgeinfer.errors import DeviceNotFound, ModelError, RuntimeFailed
+from edgeinfer.runtimes import RuntimeOptions
 from edgeinfer.runtimes.delegate import let_go_in_frames
 from edgeinfer.runtimes.shapes import settle_input
 from edgeinfer.runtimes.stderr import quiet_stderr
@@ -31,6 +32,7 @@ _DTYPES = ("bool", "float16", "float32", "int8", "int32", "uint8")
 _NO_ADAPTER = "No adapters found"
 _UNSUPPORTED = "not supported by GPU delegate:"
 _UNSUPPORTED_END = re.compile(r"(\d+|No) operations will run")
+_SOFTWARE = re.compile(r"llvmpipe|lavapipe|SwiftShader", re.IGNORECASE)
 _ADAPTER = re.compile(r"Selected adapter: (.*?), arch=")
 _WHERE = re.compile(r"^(└ )?ERROR: (\[[^]]*\] ?)?")
 
@@ -41,9 +43,10 @@ _CHATTER = re.compile(
 )
 
 
-def open_gpu(file: ModelFile) -> LiteRTGpu:
+def open_gpu(file: ModelFile, options: RuntimeOptions) -> LiteRTGpu:
     """The model on the GPU, in 32-bit floats, or DeviceNotFound with the reason; no operator is left to the CPU.
 
+    With the driver option `adapter=hardware` an adapter that computes on the CPU is no GPU.
     Each model makes its own GPU context. A driver's crash takes the process along: open it in one that may die.
     """
     for spec in (*file.inputs, *file.outputs):
@@ -61,6 +64,9 @@ def open_gpu(file: ModelFile) -> LiteRTGpu:
     except RuntimeError as refusal:
         raise _refused(file, refusal, said) from refusal
     runtime.adapter = _adapter(said)
+    if options.driver.get("adapter") == "hardware" and _SOFTWARE.search(runtime.adapter):
+        runtime.close()
+        raise DeviceNotFound(f"{_DEVICE} has only {runtime.adapter}, which computes on the CPU")
     return runtime
 
 
@@ -129,14 +135,10 @@ def _import() -> Any:
 
 
 def _compile(module: Any, content: bytes) -> Any:
-    try:
-        # With GPU | CPU it would share a model out; half-precision, its default, turns some models into NaN.
-        options = module.Options(
-            hardware_accelerators=module.HardwareAccelerator.GPU, gpu_options=module.GpuOptions(enforce_f32=True)
-        )
-    except AttributeError as old:
-        # What it does without these options nobody could vouch for.
-        raise DeviceNotFound(f"{_DEVICE} needs a newer LiteRT", hint="pip install -U ai-edge-litert") from old
+    # With GPU | CPU it would share a model out; half-precision, its default, turns some models into NaN.
+    options = module.Options(
+        hardware_accelerators=module.HardwareAccelerator.GPU, gpu_options=module.GpuOptions(enforce_f32=True)
+    )
     # From a file that was cut off it would segfault.
     return module.CompiledModel.from_buffer(content, options=options)
 

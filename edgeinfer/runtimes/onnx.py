@@ -36,6 +36,9 @@ _CPU = "CPUExecutionProvider"
 _ONLY_FATAL = 4
 _MAX_NAMED_OPS = 5
 
+# How it says that `session.disable_cpu_ep_fallback` was of use.
+_CPU_REFUSED = "fallback to CPU EP has been explicitly disabled"
+
 # All are one module, `onnxruntime`: of two that are installed, the last one written wins.
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-webgpu")
 
@@ -273,20 +276,22 @@ class _Opening:
 
     def _require_all_nodes(self, content: bytes, file: ModelFile, refusal: Exception) -> None:
         """Raises ModelError where the provider takes only a part of the model."""
-        try:
-            session = self._open(content, alone=False)
-            parts = session.get_provider_graph_assignment_info()
-        except Exception:  # Older than this question, or broken in another way: the first refusal says what it can.
-            log.debug("what onnx:%s leaves to the CPU is not known", self.unit, exc_info=True)
-            return
-        left = sorted({node.op_type for part in parts if part.ep_name == _CPU for node in part.get_nodes()})
-        if left:
-            more = f" and {len(left) - _MAX_NAMED_OPS} more" if len(left) > _MAX_NAMED_OPS else ""
+        if _CPU_REFUSED in str(refusal):
             raise ModelError(
-                f"onnx:{self.unit} cannot run all of {file.path}: "
-                f"it would leave {', '.join(left[:_MAX_NAMED_OPS])}{more} to the CPU",
+                f"onnx:{self.unit} cannot run all of {file.path}: it would leave {self._left(content)} to the CPU",
                 hint="use onnx:cpu",
             ) from refusal
+
+    def _left(self, content: bytes) -> str:
+        """The operators that the provider does not take, as far as this ONNX Runtime can tell."""
+        try:
+            parts = self._open(content, alone=False).get_provider_graph_assignment_info()
+        except Exception:  # ONNX Runtime before 1.24 cannot be asked; the refusal stands in any case.
+            log.debug("what onnx:%s leaves to the CPU is not known", self.unit, exc_info=True)
+            return "a part"
+        ops = sorted({node.op_type for part in parts if part.ep_name == _CPU for node in part.get_nodes()})
+        more = f" and {len(ops) - _MAX_NAMED_OPS} more" if len(ops) > _MAX_NAMED_OPS else ""
+        return ", ".join(ops[:_MAX_NAMED_OPS]) + more if ops else "a part"
 
 
 def _outputs(session: Any, file: ModelFile) -> tuple[TensorSpec, ...]:

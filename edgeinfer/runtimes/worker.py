@@ -85,6 +85,8 @@ def spec_from_json(said: Mapping[str, Any]) -> TensorSpec:
 
 def work(descriptor: int, job: Mapping[str, Any]) -> None:
     """Do what the parent at the other end of the socket says, until it closes."""
+    # What the device's library starts must not keep our end of the socket open when we are gone.
+    os.set_inheritable(descriptor, False)
     _bound_this_process()
     with socket.socket(fileno=descriptor) as parent:
         try:
@@ -99,6 +101,8 @@ def work(descriptor: int, job: Mapping[str, Any]) -> None:
         try:
             _serve(parent, runtime, job["deadline_s"])
         finally:
+            # Not taken back: what hangs while it lets go of a model must not outlive the parent.
+            signal.setitimer(signal.ITIMER_REAL, _LATE_S)
             runtime.close()
 
 

@@ -64,6 +64,8 @@ _BY_SUFFIX = {
     ".mkv": "video",
     ".mp4": "video",
 }
+# Ours go by the ending; a scheme names another package's.
+_OWN = frozenset({"csv", "jsonl", "memory", "video"})
 _NOT_YET = {"mqtt": "the uplink", "mqtts": "the uplink"}
 
 
@@ -75,7 +77,7 @@ def sink_name(word: str) -> str:
     if colon and "/" not in scheme:
         if scheme in _NOT_YET:
             raise OutputError(f"output {word!r}: this version has no driver for {_NOT_YET[scheme]}")
-        if scheme in SINKS.names():
+        if scheme in SINKS.names() and scheme not in _OWN:
             return scheme
     suffix = Path(word).suffix.lower()
     name = _BY_SUFFIX.get(suffix)

@@ -24,7 +24,7 @@ class LineFile:
         self._file: io.FileIO | None = None
         try:
             # Unbuffered: a finished result survives the death of this process.
-            self._file = io.FileIO(_stdout() if uri == "-" else uri, "wb")
+            self._file = io.FileIO(_stdout() if uri == "-" else _open(uri), "wb")
         except OSError as refused:
             raise OutputError(f"cannot write {uri}: {refused.strerror or refused}") from refused
         except ValueError as impossible:  # A NUL in the name.
@@ -53,6 +53,13 @@ class LineFile:
                     os.fsync(file.fileno())
         except OSError as failed:
             raise OutputError(f"cannot finish {self.uri}: {failed.strerror}") from failed
+
+
+def _open(path: str) -> int:
+    # A pipe that nobody reads is an error now, and not a wait for ever.
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+    os.set_blocking(handle, True)
+    return handle
 
 
 def _stdout() -> int:

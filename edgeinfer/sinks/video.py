@@ -130,6 +130,13 @@ def _scaled(picture: Pixels, size: tuple[int, int]) -> Pixels:
 def _check_writable(path: Path) -> None:
     """Say now, not at the first frame, that a file cannot be written."""
     try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        # OpenCV takes no other name, and crashes on it.
+        raise OutputError(f"cannot write {path}: its name is not UTF-8") from None
+    if path.exists() and not path.is_file():
+        raise OutputError(f"cannot write {path}: a video needs a regular file")
+    try:
         with path.open("wb"):
             pass
     except OSError as refused:

@@ -49,7 +49,7 @@ def files(tmp_path):
         (f"run --model blood-cells --source {SMEAR} --frames 0", 2, "--frames: must be at least 1"),
         (f"run --model blood-cells --source {SMEAR} --frames many", 2, "--frames"),
         (f"run --model blood-cells --source {SMEAR} --device litert:cqu", 4, "cpu"),
-        (f"run --model blood-cells --source {SMEAR} --device gpu", 4, "gpu"),
+        (f"run --model blood-cells --source {SMEAR} --device npu", 4, "npu"),
         (f"run --model absent.tflite --source {SMEAR}", 3, "no such model: absent.tflite"),
         (f"run --model blod-cells --source {SMEAR}", 3, "did you mean 'blood-cells'"),
         (f"run --model folder --source {SMEAR}", 3, "without a model.toml"),
@@ -244,3 +244,91 @@ def test_a_bug_is_exit_70_and_debug_shows_where(edgeinfer, environment, tmp_path
     ran = edgeinfer("inspect", "x")
     assert_one_line(ran, 70, "a bug in edgeinfer")
     assert "Traceback" in edgeinfer("inspect", "x", "--debug").err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (f"run --model blood-cells --source {SMEAR} --labels pipe", 3, "not a regular file"),
+        ("run --config pipe", 6, "not a regular file"),
+        (f"run --model blood-cells --source {SMEAR} --output pipe.jsonl", 2, "cannot write pipe.jsonl"),
+        (f"run --model blood-cells --source {SMEAR} --output pipe.mp4", 2, "needs a regular file"),
+    ],
+)
+def test_a_pipe_that_nobody_reads_or_writes_is_no_hang(edgeinfer, tmp_path, words, code, said):
+    for name in ("pipe", "pipe.jsonl", "pipe.mp4"):
+        os.mkfifo(tmp_path / name)
+    assert_one_line(edgeinfer(*words.split(), timeout_s=30), code, said)
+
+
+def test_a_video_whose_name_is_not_utf8_is_refused(edgeinfer):
+    ran = edgeinfer("run", "--model", "blood-cells", "--source", SMEAR, "--output", "\udcff.mp4")
+    assert_one_line(ran, 2, "not UTF-8")
+
+
+def test_fake_answers_for_any_model(edgeinfer, test_data):
+    model = test_data / "models/ssd_mobilenet_v1_coco.tflite"
+    ran = edgeinfer("run", "--model", model, "--source", SMEAR, "--device", "fake")
+    assert ran.code == 0, ran.err
+    assert [result["detections"] for result in ran.results] == [[]] * 5
+
+
+def test_a_decoder_of_another_task_is_refused_and_of_another_layout_is_warned_of(edgeinfer, test_data):
+    cat = test_data / "media/image/cat.bmp"
+    model = test_data / "models/mobilenet_v1_0.25_128_quant.tflite"
+    ran = edgeinfer("run", "--model", model, "--source", cat, "--decoder", "yolov8")
+    assert_one_line(ran, 2, "unknown decoder of classify 'yolov8'")
+    ran = edgeinfer("run", "--model", test_data / "models/yolox_nano.onnx", "--source", cat, "--decoder", "yolov8")
+    assert "looks like yolox" in ran.err
+
+
+def test_outputs_that_no_decoder_fits_are_shown(edgeinfer, test_data):
+    model = test_data / "models/deeplabv3_dm05_pascal_quant.tflite"
+    ran = edgeinfer("run", "--model", model, "--source", test_data / "media/image/cat.bmp")
+    assert_one_line(ran, 3, "knows no decoder for: int64[1,513,513]", "--task classify or detect")
+
+
+def test_inspect_shows_a_model_that_cannot_be_run(edgeinfer, test_data):
+    ran = edgeinfer("inspect", test_data / "models/yamnet_with_metadata.tflite")
+    assert ran.code == 0, ran.err
+    assert "float32[15600]" in ran.out
+    assert "takes no image" in ran.out
+
+
+def test_a_frame_that_takes_too_long_does_not_keep_an_interrupted_run(environment, tmp_path):
+    words = ["run", "--model", "blood-cells", "--device", "fake:latency_ms=60000", "--source", "synthetic://noise"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgeinfer", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+    )
+    assert "runs on fake" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+
+
+def test_a_bug_in_a_pipeline_is_one_line_and_debug_shows_where(edgeinfer, environment, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import edgeinfer.tasks.detect.yolov8 as y\ny.Yolov8.decode = lambda self, raw, where: 1 / 0\n"
+    )
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment.get("PYTHONPATH", "")])
+    words = ("run", "--model", "blood-cells", "--source", SMEAR)
+    assert_one_line(edgeinfer(*words), 70, "ZeroDivisionError", "--debug shows where")
+    assert "in <lambda>" in edgeinfer("--debug", *words).err
+
+
+@pytest.mark.parametrize("flag", ["--web=127.0.0.1:80", "--mqtt"])
+def test_a_flag_that_is_still_to_come_says_so(edgeinfer, flag):
+    assert_one_line(edgeinfer("run", flag), 2, "this version has no --")
+
+
+def test_a_folder_that_is_gone_is_said(edgeinfer, environment, tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = f"cd {gone} && rmdir {gone} && {sys.executable} -m edgeinfer run --model nope --source nope"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, env=environment)
+    assert (done.returncode, "the current folder is gone" in done.stderr) == (2, True), done.stderr

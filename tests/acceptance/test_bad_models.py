@@ -20,6 +20,8 @@ import pytest
 from edgeinfer.bundle.load import read_model_file
 from edgeinfer.delegates import open_device
 from edgeinfer.errors import DeviceNotFound, EdgeInferError, ModelError
+from edgeinfer.runtimes import isolated
+from edgeinfer.runtimes.delegate import LIBRARY_VARIABLE
 
 WORKS = "works"
 ONE_MODEL = "conv_fc_mnist_int8.tflite"
@@ -179,11 +181,20 @@ def test_a_faulty_model_is_the_models_fault_on_every_rung(models, name, said, de
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v1_0.25_128_quant", "movenet_lightning_int8", "split_concat"])
-@pytest.mark.parametrize("device", ["auto", "cpu", "litert:cpu"])
-def test_an_edge_tpu_model_without_an_edge_tpu_is_a_missing_device(models, name, device):
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ("auto", "litert:edgetpu:usb does not load: "),
+        ("edgetpu", "litert:edgetpu:pci does not load: "),
+        ("cpu", "is compiled for the Edge TPU and runs on nothing else, so not on 'cpu'"),
+        ("litert:cpu", "is compiled for the Edge TPU"),
+    ],
+)
+def test_an_edge_tpu_model_without_an_edge_tpu_is_a_missing_device(models, name, device, said, monkeypatch):
+    monkeypatch.setenv(LIBRARY_VARIABLE, "/nowhere/libedgetpu.so.1")
     got = outcome(models / "edgetpu" / f"{name}_edgetpu.tflite", device)
     assert got.startswith("4 ")
-    assert "is compiled for the Edge TPU" in got
+    assert said in got
 
 
 def test_the_cpu_twin_of_an_edge_tpu_model_runs(models):
@@ -234,16 +245,14 @@ def hostile(tmp_path, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("device", "said"),
     [
-        ("crasher", "crasher crashed with it (SIGSEGV)"),
-        ("quitter", "quitter ended without an answer (exit 0)"),
+        ("crasher", "crasher died (SIGSEGV) while it opened"),
+        ("quitter", "quitter ended (exit 0) while it opened"),
         ("hog", "needs more memory than there is"),
     ],
 )
 def test_a_crash_in_native_code_is_a_line_and_this_process_lives(models, device, said, monkeypatch):
-    from edgeinfer.delegates import trial
-
-    bound = "import edgeinfer.delegates.trial as trial; trial._available_bytes = lambda: 256 << 20; "
-    monkeypatch.setattr(trial, "_BOOT", trial._BOOT.replace("from edgeinfer", f"{bound}from edgeinfer"))
+    bound = "import edgeinfer.runtimes.worker as worker; worker._available_bytes = lambda: 256 << 20; "
+    monkeypatch.setattr(isolated, "_BOOT", isolated._BOOT.replace("from edgeinfer", f"{bound}from edgeinfer"))
     got = outcome(models / ONE_MODEL, device)
     assert got.startswith("3 ")
     assert said in got
@@ -253,7 +262,7 @@ def test_a_crash_in_native_code_is_a_line_and_this_process_lives(models, device,
 def test_a_hang_in_native_code_ends_in_time(models):
     began_s = time.monotonic()
     got = outcome(models / ONE_MODEL, "sleeper", trial_timeout_s=2)
-    assert "sleeper did not answer within 2 s" in got
+    assert "sleeper did not open it within 2 s" in got
     assert time.monotonic() - began_s < 20
 
 

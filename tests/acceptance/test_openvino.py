@@ -59,9 +59,9 @@ def test_a_model_that_it_cannot_run_is_the_models_fault(edgeinfer, test_data):
 
 @needs_openvino
 def test_a_device_that_is_not_here_is_said(edgeinfer, test_data):
-    import openvino
+    from edgeinfer.runtimes.openvino import _new_core  # OpenVINO imported bare would report that it was.
 
-    absent = next((each for each in ("NPU", "GPU") if each not in " ".join(openvino.Core().available_devices)), None)
+    absent = next((each for each in ("NPU", "GPU") if each not in " ".join(_new_core().available_devices)), None)
     if absent is None:
         pytest.skip("this computer has every device")
     model = test_data / "models/mobilenet_v2_1.0_224_quant.tflite"

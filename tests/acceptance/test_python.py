@@ -65,7 +65,7 @@ def test_onnx_and_tflite_of_a_bundle_are_chosen_by_the_device():
         ({"score_min": 2}, edgeinfer.UsageError, "score_min"),
         ({"scoremin": 0.5}, edgeinfer.UsageError, "did you mean 'score_min'"),
         ({"frames": 3}, edgeinfer.UsageError, "unknown option 'frames'"),
-        ({"device": "gpu"}, edgeinfer.DeviceNotFound, "gpu"),
+        ({"device": "npu"}, edgeinfer.DeviceNotFound, "npu"),
         ({"labels": "absent.txt"}, edgeinfer.ModelError, "absent.txt"),
     ],
 )

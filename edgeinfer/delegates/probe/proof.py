@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeinfer.bundle.load import find_bundle, read_model_file
 from edgeinfer.bundle.manifest import read_manifest
-from edgeinfer.delegates.trial import try_model
+from edgeinfer.delegates.trial import Candidate, Reference, Refused, try_model
 from edgeinfer.errors import EdgeInferError
 from edgeinfer.runtimes import RuntimeOptions
 
@@ -24,4 +24,9 @@ def run_a_model(word: str) -> str | None:
         file = read_model_file(folder / name)
     except EdgeInferError as missing:
         return f"there is no model to try: {missing}"
-    return try_model(file, runtime, unit, RuntimeOptions(threads=1), timeout_s=_TIMEOUT_S).reason
+    try:
+        candidate = Candidate(runtime, unit, RuntimeOptions(threads=1))
+        try_model(file, candidate, Reference(file, timeout_s=_TIMEOUT_S), timeout_s=_TIMEOUT_S)
+    except Refused as refused:
+        return str(refused)
+    return None

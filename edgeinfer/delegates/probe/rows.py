@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,9 +11,7 @@ from edgeinfer.board.roots import entries
 from edgeinfer.delegates.probe import hardware
 from edgeinfer.delegates.probe.libraries import Installed, Libraries
 
-# What `open_device` of this version opens; a test holds the two together.
-DRIVEN = frozenset({"litert:cpu", "tflite:cpu", "onnx:cpu"})
-NOT_DRIVEN = "this version of edgeinfer cannot drive it yet"
+NOT_DRIVEN = "this version of edgeinfer has no driver for it"
 
 _ONNX_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-webgpu")
 _TFLITE_PYTHON_END = (3, 12)
@@ -87,7 +85,6 @@ def probe(
     roots: Roots | None = None,
     libraries: Libraries | None = None,
     *,
-    driven: Iterable[str] = DRIVEN,
     prove: Callable[[str], str | None] | None = None,
 ) -> tuple[DeviceRow, ...]:
     """Every device, usable or not. Opens none and runs no model, unless `prove` does.
@@ -95,8 +92,7 @@ def probe(
     prove: runs a model on the device of that word, and gives the reason where it could not.
     """
     machine = _look(board, roots or Roots(), libraries or Installed())
-    can_drive = frozenset(driven)
-    return tuple(_judge(word, case, machine, can_drive, prove) for word, case in _CASES.items())
+    return tuple(_judge(word, case, machine, prove) for word, case in _CASES.items())
 
 
 def _look(board: Board, roots: Roots, libraries: Libraries) -> _Machine:
@@ -119,15 +115,10 @@ def _judge(
     word: str,
     judge: Callable[[_Case, _Machine], None],
     machine: _Machine,
-    driven: frozenset[str],
     prove: Callable[[str], str | None] | None,
 ) -> DeviceRow:
     case = _Case(word)
     judge(case, machine)
-    if word not in driven:
-        reasons = [reason for reason, _ in case.problems]
-        # No command is given: none would make it usable.
-        return DeviceRow(word, False, tuple(case.evidence), "; ".join((*reasons, NOT_DRIVEN)))
     if not case.problems and prove is not None:
         failed = prove(word)
         if failed is None:
@@ -335,6 +326,8 @@ def _npu(case: _Case, machine: _Machine) -> None:
     case.speaks(*found)
     if not found:
         case.lacks("no NPU that its kernel shows (/dev/accel/accel*, rknpu, Hailo)")
+    else:
+        case.lacks(NOT_DRIVEN)
 
 
 # Shared.

@@ -147,7 +147,7 @@ def test_the_image_input(shape, expected):
         ((8, 32, 32, 3), ModelError, "takes no image"),
         ((1, -1, -1, 3), ModelError, "no fixed size"),
         ((1, -1, 40), ModelError, "takes no image"),
-        ((1, 3, 40, 3), AmbiguousModel, "nhwc or nchw.*model.toml"),
+        ((1, 3, 40, 3), AmbiguousModel, "nhwc or nchw.*--layout"),
         ([(1, 256, 256, 3), (1, 8, 8, 320)], ModelError, "takes 2 inputs: 'in1' besides the image"),
         ([(1, 8, 8, 320), (1, 256, 256, 3)], ModelError, "takes 2 inputs: 'in0' besides the image"),
         ([tensor("text", (1, 8, 8, 3), "bool")], ModelError, "takes no image"),
@@ -246,3 +246,13 @@ def test_what_a_classifier_gives(made_by, ops, scale, expected):
     output = tensor("out", (1, 10), "uint8" if scale else "float32", scale)
     file = model((1, 96, 96, 3), [output], ops=ops, made_by=made_by)
     assert conventions("classify", file).output_is == expected
+
+
+def test_a_shape_that_fits_both_layouts_is_settled_by_who_says_it():
+    file = model([tensor("in", (1, 3, 224, 3), "uint8", 1 / 255, 0)], (1, 10), made_by="SOFTMAX")
+    with pytest.raises(AmbiguousModel, match="nhwc or nchw"):
+        image_input(file)
+    assert (image_input(file, "nhwc").height, image_input(file, "nchw").height) == (3, 224)
+    assert recognise(file, "nchw").task == "classify"
+    with pytest.raises(ModelError, match="cannot be nchw"):
+        image_input(model([tensor("in", (1, 96, 96, 3), "uint8", 1 / 255, 0)], (1, 10)), "nchw")

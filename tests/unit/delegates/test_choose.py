@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny_models import onnx_model, tflite_model
 
+from edgeinfer.board.profile import Ladder
 from edgeinfer.bundle import ModelFile
 from edgeinfer.bundle.load import read_model_file
-from edgeinfer.delegates import choose, open_device
-from edgeinfer.delegates.trial import Trial
+from edgeinfer.delegates import Failover, choose, ladder, open_device
+from edgeinfer.delegates.trial import Refused
 from edgeinfer.errors import DeviceNotFound, ModelError
+from edgeinfer.runtimes import RUNTIMES
+from edgeinfer.runtimes.delegate import LIBRARY_VARIABLE
+from edgeinfer.runtimes.fake import FakeRuntime
 
 
 @pytest.fixture(autouse=True)
@@ -32,15 +38,30 @@ def onnx(tmp_path) -> ModelFile:
 
 
 @pytest.fixture
-def refused(monkeypatch) -> dict[str, Trial]:
-    """Trials by `runtime` or `runtime plain`, and those that are not named here pass without a child."""
-    trials: dict[str, Trial] = {}
+def refused(monkeypatch) -> dict[str, Refused]:
+    """Why a device is refused, by its word; a CPU that is not named here passes without a worker."""
+    refusals: dict[str, Refused] = {}
 
-    def stub(file, runtime, unit, options, **more):
-        return trials.get(f"{runtime} plain" if options.driver else runtime, Trial())
+    def stub(file, candidate, reference, **more):
+        plain = ":plain" if candidate.options.driver else ""
+        refusal = refusals.get(f"{candidate.device}{plain}")
+        if refusal is not None:
+            raise refusal
 
     monkeypatch.setattr(choose, "try_model", stub)
-    return trials
+    return refusals
+
+
+@pytest.fixture
+def board(monkeypatch) -> Callable[..., None]:
+    """Let `auto` find a board with that ladder for .tflite models."""
+
+    def with_ladder(*words: str, edgetpu: tuple[str, ...] = ()) -> None:
+        profile = SimpleNamespace(ladder=Ladder(tflite=words, edgetpu=edgetpu))
+        monkeypatch.setattr(ladder, "recognise_board", lambda roots: SimpleNamespace(profile=profile))
+
+    with_ladder("litert:cpu", "litert:cpu:plain", "tflite:cpu")
+    return with_ladder
 
 
 @pytest.mark.parametrize("word", ["auto", "cpu", "litert:cpu"])
@@ -58,46 +79,94 @@ def test_an_onnx_model_runs_on_onnx_runtime(onnx, word):
 
 
 def test_one_line_is_logged_for_what_was_taken_and_why(tflite, refused, caplog):
-    refused["litert"] = Trial("litert:cpu crashed with it (SIGSEGV)")
+    refused["litert:cpu"] = Refused("litert:cpu died with it (SIGSEGV)", "model")
     with caplog.at_level(logging.INFO, "edgeinfer"):
         runtime = open_device(tflite, "auto")
     runtime.close()
     assert runtime.device == "litert:cpu:plain"
     assert [record.getMessage() for record in caplog.records] == [
-        "tiny.tflite runs on litert:cpu:plain; litert:cpu crashed with it (SIGSEGV)"
+        "tiny.tflite runs on litert:cpu:plain; litert:cpu died with it (SIGSEGV)"
     ]
 
 
 def test_an_exact_device_is_taken_or_the_error_says_why_not(tflite, refused):
-    refused["litert"] = Trial("litert:cpu crashed with it (SIGSEGV)")
-    with pytest.raises(ModelError, match=r"cannot run .*tiny.tflite: litert:cpu crashed with it \(SIGSEGV\)$"):
+    refused["litert:cpu"] = Refused("litert:cpu died with it (SIGSEGV)", "model")
+    with pytest.raises(ModelError, match=r"cannot run .*tiny.tflite: litert:cpu died with it \(SIGSEGV\)$"):
         open_device(tflite, "litert:cpu")
 
 
-def test_all_reasons_are_raised_together_and_each_once(tflite, refused, monkeypatch):
-    monkeypatch.setattr(choose, "find_spec", lambda name: object())
-    refused["litert"] = refused["litert plain"] = Trial("litert:cpu cannot load it: odd")
-    refused["tflite"] = Trial("tflite:cpu does not work with numpy 2.4", "device")
+@pytest.mark.usefixtures("board")
+def test_all_reasons_are_raised_together_and_each_once(tflite, refused):
+    refused["litert:cpu"] = refused["litert:cpu:plain"] = Refused("litert:cpu cannot load it: odd", "model")
+    refused["tflite:cpu"] = Refused("tflite:cpu does not work with numpy 2.4", "device")
     with pytest.raises(ModelError) as raised:
         open_device(tflite, "auto")
     reasons = "litert:cpu cannot load it: odd; tflite:cpu does not work with numpy 2.4"
     assert str(raised.value) == f"cannot run {tflite.path}: {reasons}"
 
 
-def test_where_no_device_is_to_be_had_it_is_not_the_models_fault(tflite, refused, monkeypatch):
-    monkeypatch.setattr(choose, "find_spec", lambda name: None)
-    refused["litert"] = refused["litert plain"] = Trial("litert:cpu needs ai_edge_litert", "device")
+@pytest.mark.usefixtures("board")
+def test_where_no_device_is_to_be_had_it_is_not_the_models_fault(tflite, refused):
+    for word in ("litert:cpu", "litert:cpu:plain", "tflite:cpu"):
+        refused[word] = Refused(f"{word} needs a package", "device")
     with pytest.raises(DeviceNotFound) as raised:
         open_device(tflite, "auto")
     assert raised.value.exit_code == 4
 
 
-def test_auto_never_ends_on_fake(tflite, refused):
-    for name in ("litert", "litert plain", "tflite"):
-        refused[name] = Trial("no", "device")
+@pytest.mark.parametrize("listed", [("litert:cpu", "litert:cpu:plain", "tflite:cpu"), ()])
+def test_auto_never_ends_on_fake(tflite, refused, board, listed):
+    board(*listed)
+    for word in ("litert:cpu", "litert:cpu:plain", "tflite:cpu"):
+        refused[word] = Refused("no", "device")
     for word in ("auto", "cpu"):
         with pytest.raises(DeviceNotFound):
             open_device(tflite, word)
+
+
+@pytest.mark.usefixtures("refused")
+def test_auto_walks_the_boards_ladder_and_says_why_each_better_rung_was_refused(tflite, board, caplog):
+    board("litert:edgetpu:usb", "litert:cpu:plain", "litert:cpu")
+    with caplog.at_level(logging.INFO, "edgeinfer"):
+        runtime = open_device(tflite, "auto")
+    runtime.close()
+    assert runtime.device == "litert:cpu:plain"
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith("tiny.tflite runs on litert:cpu:plain; litert:edgetpu:usb cannot run it, which is not")
+
+
+@pytest.mark.usefixtures("refused")
+def test_a_board_may_list_another_packages_runtime(tflite, board, monkeypatch):
+    board("abacus:beads", "litert:cpu")
+    monkeypatch.setattr(RUNTIMES, "names", lambda: ("abacus", "litert"))
+    monkeypatch.setattr(RUNTIMES, "get", lambda name, error: lambda file, unit, options: FakeRuntime(file))
+    runtime = open_device(tflite, "auto")
+    assert runtime.device == "fake"
+    runtime.close()
+
+
+@pytest.mark.parametrize("word", ["auto", "cpu"])
+def test_a_list_of_devices_outlives_the_death_of_one_and_an_exact_one_is_that_one(tflite, refused, word):
+    runtime = open_device(tflite, word)
+    assert isinstance(runtime, Failover)
+    assert runtime.state == "ok"
+    runtime.close()
+    alone = open_device(tflite, "litert:cpu")
+    assert not isinstance(alone, Failover)
+    alone.close()
+
+
+@pytest.mark.parametrize("word", ["litert:cpu", "fake"])
+def test_a_cpu_may_have_a_process_of_its_own(tmp_path, word):
+    (tmp_path / "model.tflite").write_bytes(tflite_model(op="RESHAPE" if word == "litert:cpu" else "nobody-knows"))
+    runtime = open_device(read_model_file(tmp_path / "model.tflite"), word, isolate=True)
+    try:
+        assert isinstance(runtime, Failover)
+        assert runtime.device == word
+        runtime.input()[...] = [[1, 2, 3, 4]]
+        assert runtime.run()[0].tolist() == ([[1, 2, 3, 4]] if word == "litert:cpu" else [[0, 0, 0, 0]])
+    finally:
+        runtime.close()
 
 
 def test_a_trial_that_passed_and_an_opening_that_fails_goes_on_to_the_next(tflite, refused, monkeypatch):
@@ -131,29 +200,35 @@ def test_fake_is_taken_where_it_is_asked_for(tflite):
         ("fake:latency_ms", "is not understood"),
         ("fake:=3", "is not understood"),
         ("fake:speed=3", "unknown option of fake 'speed'"),
-        ("gpu", "this version cannot drive 'gpu' yet; use auto or cpu"),
-        ("npu", "cannot drive 'npu' yet"),
-        ("edgetpu", "cannot drive 'edgetpu' yet"),
-        ("edgetpu:usb", "cannot drive"),
-        ("litert:gpu", "cannot drive"),
-        ("litert:edgetpu:usb", "cannot drive"),
-        ("litert:delegate=/lib/x.so,a=b", "cannot drive"),
-        ("onnx:cuda", "cannot drive"),
-        ("onnx:tensorrt", "cannot drive"),
-        ("openvino:npu", "cannot drive"),
-        ("litert:cpuu", "did you mean 'litert:cpu'?"),
+        ("edgetpu", "litert:edgetpu:usb cannot run it, which is not compiled for it; compile it with edgetpu_compiler"),
+        ("litert:edgetpu:usb", "litert:edgetpu:usb cannot run it, which is not compiled for it"),
+        ("litert:delegate=/nowhere/x.so,a=b", "/nowhere/x.so: cannot open shared object file"),
+        ("litert:delegate=", "is not understood; write it as in litert:delegate=/path/lib.so,key=value"),
+        ("litert", "'litert' names no device of litert; such as litert:cpu"),
+        ("onnx:cuda", "onnx:cuda cannot read"),
+        ("onnx:tensorrt", "use auto or litert:cpu"),
+        ("edgetpu:usb", "unknown device 'edgetpu:usb'"),
+        ("npu", "openvino:npu"),
+        ("openvino:npu", "openvino:npu"),
+        ("gpu", "litert:gpu"),
+        ("litert:gpu", "litert:gpu"),
+        ("litert:cpuu", "litert has no unit 'cpuu'; use litert:cpu"),
         ("lite:cpu", "did you mean"),
         ("autoo", "did you mean 'auto'?"),
-        ("", "known: auto, cpu"),
-        ("toaster", "known: auto, cpu"),
+        ("", "known: auto, "),
+        ("toaster", "known: auto, "),
         ("onnx:cpu", "onnx:cpu cannot read"),
     ],
 )
-def test_a_device_that_cannot_be_had_says_why(tflite, word, said):
+def test_a_device_that_cannot_be_had_says_why(tflite, word, said, monkeypatch):
+    # Mesa's software driver would make a GPU of any machine.
+    for variable in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES"):
+        monkeypatch.setenv(variable, "/nowhere/icd.json")
     with pytest.raises(DeviceNotFound) as raised:
         open_device(tflite, word)
     assert said in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1
+    assert raised.value.exit_code == 4
 
 
 def test_a_format_names_the_device_that_fits(tflite, onnx):
@@ -164,10 +239,11 @@ def test_a_format_names_the_device_that_fits(tflite, onnx):
 
 
 @pytest.mark.parametrize("word", ["auto", "cpu", "litert:cpu"])
-def test_an_edge_tpu_model_needs_an_edge_tpu_and_no_child_to_say_so(tmp_path, word, monkeypatch):
-    monkeypatch.setattr(choose, "try_model", lambda *words, **more: pytest.fail("a trial was made"))
+def test_an_edge_tpu_model_needs_an_edge_tpu(tmp_path, word, monkeypatch):
+    monkeypatch.setenv(LIBRARY_VARIABLE, "/nowhere/libedgetpu.so.1")
     (tmp_path / "tpu.tflite").write_bytes(tflite_model(op="edgetpu-custom-op"))
-    with pytest.raises(DeviceNotFound, match="compiled for the Edge TPU") as raised:
+    said = "libedgetpu.so.1" if word == "auto" else "compiled for the Edge TPU"
+    with pytest.raises(DeviceNotFound, match=said) as raised:
         open_device(read_model_file(tmp_path / "tpu.tflite"), word)
     assert raised.value.exit_code == 4
 
@@ -184,9 +260,6 @@ def test_only_the_first_start_pays_for_the_trial(tflite, state, monkeypatch):
 
 
 def test_a_runtime_of_another_package_is_found_by_its_name(tflite, refused, monkeypatch):
-    from edgeinfer.runtimes import RUNTIMES
-    from edgeinfer.runtimes.fake import FakeRuntime
-
     monkeypatch.setattr(RUNTIMES, "names", lambda: ("abacus", "fake", "litert", "onnx", "tflite"))
     seen = []
 

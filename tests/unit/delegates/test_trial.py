@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -9,18 +11,32 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_models import tflite_model
 
 from edgeinfer.bundle import ModelFile
 from edgeinfer.bundle.load import read_model_file
 from edgeinfer.delegates.memory import Memory
-from edgeinfer.delegates.trial import try_model
-from edgeinfer.runtimes import RuntimeOptions
+from edgeinfer.delegates.trial import Candidate, Reference, Refused, open_proven, run_deadline_s, trial_key, try_model
+from edgeinfer.errors import RuntimeFailed
+from edgeinfer.runtimes import RuntimeOptions, isolated
 
 
-def fake(**driver: str) -> RuntimeOptions:
-    return RuntimeOptions(threads=1, driver=driver)
+def fake(**driver: str) -> Candidate:
+    return Candidate("fake", "", RuntimeOptions(threads=1, driver=driver))
+
+
+LITERT = Candidate("litert", "cpu", RuntimeOptions(threads=1))
+
+
+def tried(file: ModelFile, candidate: Candidate, *, timeout_s: float = 60, memory: Memory | None = None) -> str | None:
+    """Why it was refused and who is to blame, as in `model: it crashed`; None where it passed."""
+    try:
+        try_model(file, candidate, Reference(file, timeout_s=timeout_s), timeout_s=timeout_s, memory=memory)
+    except Refused as refused:
+        return f"{refused.blame}: {refused}"
+    return None
 
 
 @pytest.fixture
@@ -31,118 +47,148 @@ def file(tmp_path) -> ModelFile:
 
 
 @pytest.fixture
+def silent(tmp_path) -> ModelFile:
+    """A model that no reference kernels run, so that the fake's zeros are not held against them."""
+    path = tmp_path / "silent.tflite"
+    path.write_bytes(tflite_model(op="nobody-knows"))
+    return read_model_file(path)
+
+
+@pytest.fixture
 def memory(tmp_path) -> Memory:
     return Memory(tmp_path / "state" / "trials")
 
 
+@pytest.fixture
+def spawned(monkeypatch) -> list[subprocess.Popen]:
+    """Every worker that is started."""
+    started = []
+
+    class Noted(subprocess.Popen):
+        def __init__(self, *words, **more) -> None:
+            super().__init__(*words, **more)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    return started
+
+
 def test_a_sound_model_passes(file):
-    trial = try_model(file, "litert", "cpu", fake())
-    assert trial.passed
-    assert trial.reason is None
+    assert tried(file, LITERT) is None
+
+
+@pytest.mark.parametrize(("run", "when"), [("0", "opened"), ("1", "ran"), ("2", "ran"), ("3", "ran")])
+def test_a_crash_while_loading_or_running_is_a_reason_and_not_our_end(silent, run, when):
+    assert tried(silent, fake(crash_at=run)) == f"model: fake died (SIGABRT) while it {when} {silent.path}"
 
 
 @pytest.mark.parametrize("run", ["0", "1", "2"])
-def test_a_crash_while_loading_or_running_is_a_reason_and_not_our_end(file, run):
-    trial = try_model(file, "fake", "", fake(crash_at=run))
-    assert trial.reason == "fake crashed with it (SIGABRT)"
-    assert trial.blame == "model"
-
-
-def test_a_hang_ends_in_time_and_leaves_no_process(file):
+def test_a_hang_ends_in_time_and_leaves_no_process(silent, run, spawned):
     began_s = time.monotonic()
-    trial = try_model(file, "fake", "", fake(hang_at="1"), timeout_s=1.5)
-    assert trial.reason == "fake did not answer within 1.5 s"
+    assert re.search(
+        r"^model: fake did not (answer|open .*) within [\d.]+ s", str(tried(silent, fake(hang_at=run), timeout_s=1.5))
+    )
     assert time.monotonic() - began_s < 10
+    assert all(worker.returncode is not None for worker in spawned)
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
 
+def test_all_runs_of_a_trial_share_its_time(silent):
+    began_s = time.monotonic()
+    assert "did not answer within" in str(tried(silent, fake(latency_ms="900"), timeout_s=2))
+    assert time.monotonic() - began_s < 3.5
+
+
 def test_a_child_that_would_never_end_is_killed(file, monkeypatch):
-    from edgeinfer.delegates import trial
-
-    monkeypatch.setattr(
-        trial, "_BOOT", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
-    )
-    assert try_model(file, "fake", "", fake(), timeout_s=1).reason == "fake did not answer within 1 s"
+    boot = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    monkeypatch.setattr(isolated, "_BOOT", boot)
+    assert tried(file, fake(), timeout_s=1) == f"model: fake did not open {file.path} within 1 s"
 
 
-def test_a_failure_to_run_is_the_models_fault(file):
-    trial = try_model(file, "fake", "", fake(fail_at="2"))
-    assert trial.reason == "fake failed at run 2, as asked"
-    assert trial.blame == "model"
+def test_a_failure_to_run_is_the_models_fault(silent):
+    assert tried(silent, fake(fail_at="2")) == "model: fake failed at run 2, as asked"
 
 
 def test_a_device_that_is_not_there_is_not_the_models_fault(file):
-    trial = try_model(file, "litert", "quantum", fake())
-    assert trial.blame == "device"
-    assert "has no unit 'quantum'" in str(trial.reason)
+    assert re.match("device: litert has no unit 'quantum'", str(tried(file, Candidate("litert", "quantum"))))
+
+
+def test_a_device_that_computes_something_else_is_refused_with_the_figures(file):
+    reason = str(tried(file, fake()))
+    assert re.match(r"device: fake computes something else than the reference: output 'y' is off by [\d.]+ ", reason)
+    assert reason.endswith("standard deviations, at most 0.05 are allowed")
+
+
+def test_a_device_that_gives_nan_is_refused(file, silent):
+    for each in (file, silent):
+        assert tried(each, fake(nan_at="2")) == "device: fake computes nonsense: output 'y' is 100% NaN or infinite"
+
+
+def test_what_a_model_gives_by_itself_is_no_devices_fault(file):
+    """The logarithm of zero is minus infinity on every correct device."""
+
+    class LogOfZero(Reference):
+        def outputs(self):
+            return [(np.full((1, 4), -np.inf, dtype=np.float32),) for _ in range(2)]
+
+    try_model(file, fake(nan_at="1"), LogOfZero(file))
 
 
 def test_a_model_that_changed_meanwhile_is_said(file):
     file.path.write_bytes(file.path.read_bytes() + b"\0")
-    assert "has changed since it was checked" in str(try_model(file, "fake", "", fake()).reason)
+    assert "has changed since it was checked" in str(tried(file, LITERT))
 
 
 def test_a_model_that_is_gone_is_said(file):
     file.path.unlink()
-    assert "cannot read" in str(try_model(file, "fake", "", fake()).reason)
+    assert "cannot read" in str(tried(file, LITERT))
 
 
-def test_more_memory_than_there_is_is_a_reason(tmp_path):
+def test_more_memory_than_there_is_is_a_reason(tmp_path, monkeypatch):
     path = tmp_path / "huge.tflite"
     path.write_bytes(tflite_model("float32", (1, 1 << 28)))  # A file of 700 bytes, an input of 1 GB.
-    code = (
-        "import edgeinfer.delegates.trial as trial; trial._SPARE_BYTES = 0; trial._available_bytes = lambda: 64 << 20"
+    bound = (
+        "import edgeinfer.runtimes.worker as worker; worker._SPARE_BYTES = 0; "
+        "worker._available_bytes = lambda: 64 << 20; work = worker.work; "
     )
-    assert "needs more memory than there is" in in_a_bounded_child(read_model_file(path), code)
-
-
-def in_a_bounded_child(file: ModelFile, code: str) -> str:
-    from edgeinfer.delegates import trial
-
-    boot, trial_boot = f"{code}; ", trial._BOOT
-    try:
-        trial._BOOT = trial_boot.replace("from edgeinfer.delegates.trial import answer", f"{boot}answer = trial.answer")
-        return str(try_model(file, "fake", "", fake()).reason)
-    finally:
-        trial._BOOT = trial_boot
+    monkeypatch.setattr(isolated, "_BOOT", isolated._BOOT.replace("work(number, job)", f"{bound}work(number, job)"))
+    assert re.match("model: .* needs more memory than there is", str(tried(read_model_file(path), fake())))
 
 
 def test_sizes_that_somebody_settled_reach_the_child(tmp_path):
     path = tmp_path / "free.tflite"
-    path.write_bytes(tflite_model("float32", (1, 1, 4), signature=(-1, -1, 4)))
+    path.write_bytes(tflite_model("float32", (1, 1, 4), signature=(-1, -1, 4), op="nobody-knows"))
     free = read_model_file(path)
-    assert "dimension 1 free" in str(try_model(free, "fake", "", fake()).reason)
+    assert "dimension 1 free" in str(tried(free, fake()))
     settled = replace(free, inputs=(replace(free.inputs[0], shape=(1, 7, 4)),))
-    assert try_model(settled, "fake", "", fake()).passed
+    assert tried(settled, fake()) is None
 
 
 def test_a_child_that_prints_and_warns_is_understood(file, monkeypatch, capfd):
-    from edgeinfer.delegates import trial
-
-    noisy = trial._BOOT.replace("answer(job)", "print('hello from a library'); answer(job); print('bye')")
-    monkeypatch.setattr(trial, "_BOOT", noisy)
-    assert try_model(file, "fake", "", fake()).passed
+    noisy = isolated._BOOT.replace(
+        "work(number, job)", "print('hello from a library'); work(number, job); print('bye')"
+    )
+    monkeypatch.setattr(isolated, "_BOOT", noisy)
+    assert tried(file, LITERT) is None
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("", "")
 
 
 def test_a_child_without_an_answer_quotes_its_last_words(file, monkeypatch):
-    from edgeinfer.delegates import trial
-
-    monkeypatch.setattr(trial, "_BOOT", "import sys; sys.exit('libfancy.so: cannot open shared object file')")
-    failed = try_model(file, "fake", "", fake())
-    assert failed.reason == "fake ended without an answer (exit 1: libfancy.so: cannot open shared object file)"
+    monkeypatch.setattr(isolated, "_BOOT", "import sys; sys.exit('libfancy.so: cannot open shared object file')")
+    words = "libfancy.so: cannot open shared object file"
+    assert tried(file, fake()) == f"model: fake ended (exit 1): {words} while it opened {file.path}"
 
 
 def test_a_program_that_does_not_know_its_python_says_so(file, monkeypatch):
     monkeypatch.setattr(sys, "executable", "")
-    assert "does not know its Python" in str(try_model(file, "fake", "", fake()).reason)
+    assert re.match("device: .* does not know its Python", str(tried(file, fake())))
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    assert "no child process" in str(try_model(file, "fake", "", fake()).reason)
+    assert tried(file, fake()) == "device: no worker process can be started: No such file or directory"
 
 
-def test_the_child_imports_from_where_its_parent_does(file, tmp_path):
+def test_the_child_imports_from_where_its_parent_does(silent, tmp_path):
     """An interpreter that knows edgeinfer only through PYTHONPATH tries models too."""
     package = Path(__file__).parents[3]
     installed = [entry for entry in sys.path if entry.endswith("-packages")]
@@ -151,13 +197,13 @@ def test_the_child_imports_from_where_its_parent_does(file, tmp_path):
         import sys
         from pathlib import Path
         from edgeinfer.bundle.load import read_model_file
-        from edgeinfer.delegates.trial import try_model
-        from edgeinfer.runtimes import RuntimeOptions
-        print(try_model(read_model_file(Path(sys.argv[1])), "fake", "", RuntimeOptions()).reason)
+        from edgeinfer.delegates.trial import Candidate, Reference, try_model
+        file = read_model_file(Path(sys.argv[1]))
+        print(try_model(file, Candidate("fake", ""), Reference(file)))
         """
     )
     done = subprocess.run(
-        [sys.executable, "-S", "-c", program, str(file.path)],
+        [sys.executable, "-S", "-c", program, str(silent.path)],
         env={"PYTHONPATH": os.pathsep.join([str(package), *installed])},
         cwd=tmp_path,
         capture_output=True,
@@ -167,10 +213,88 @@ def test_the_child_imports_from_where_its_parent_does(file, tmp_path):
     assert done.stdout == "None\n", done.stderr
 
 
-def test_a_passed_trial_is_remembered(file, memory, tmp_path):
-    assert not try_model(file, "litert", "cpu", fake(), memory=memory).remembered
-    assert try_model(file, "litert", "cpu", fake(), memory=memory).remembered
+def test_a_crash_while_letting_go_of_the_model_is_refused_and_not_remembered(file, memory, monkeypatch, tmp_path):
+    """It would take this process along, were the model opened here."""
+    dying = isolated._BOOT.replace("work(number, job)", "work(number, job); import os; os.abort()")
+    monkeypatch.setattr(isolated, "_BOOT", dying)
+    assert tried(file, LITERT, memory=memory) == "model: litert:cpu died with it (SIGABRT)"
+    assert list((tmp_path / "state" / "trials").iterdir()) == []
+
+
+def test_a_proven_worker_is_warm_and_has_a_deadline(file, spawned):
+    worker = open_proven(file, LITERT, Reference(file))
+    try:
+        worker.input()[...] = [[1, 2, 3, 4]]
+        assert worker.run()[0].tolist() == [[1, 2, 3, 4]]
+        spawned[0].send_signal(signal.SIGSTOP)
+        began_s = time.monotonic()
+        with pytest.raises(RuntimeFailed, match="did not answer within"):
+            worker.run()
+        assert time.monotonic() - began_s < 2
+    finally:
+        worker.close()
+
+
+def test_a_deadline_is_ten_times_the_slowest_run():
+    assert run_deadline_s(0.001) == 0.5
+    assert run_deadline_s(0.2) == 2
+
+
+def test_the_reference_computes_at_most_once_and_only_where_it_is_needed(file, spawned, memory):
+    reference = Reference(file)
+    plain = Candidate("litert", "cpu", RuntimeOptions(driver={"kernels": "plain"}))
+    try_model(file, plain, reference)
+    assert len(spawned) == 1, "it is the reference itself"
+    try_model(file, LITERT, reference, memory=memory)
+    assert len(spawned) == 3
+    try_model(file, LITERT, reference)
+    assert len(spawned) == 4
+    try_model(file, LITERT, Reference(file), memory=memory)
+    assert len(spawned) == 4
+
+
+def test_a_model_that_the_reference_cannot_run_only_has_to_give_numbers(silent, caplog):
+    with caplog.at_level(logging.DEBUG, "edgeinfer"):
+        assert tried(silent, fake()) is None
+    assert "no reference for" in caplog.text
+
+
+def test_neither_files_nor_processes_are_left(file, silent):
+    def in_use() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    assert tried(file, LITERT) is None
+    before = in_use()
+    for _ in range(5):
+        open_proven(silent, fake(), Reference(silent)).close()
+        assert tried(silent, fake(crash_at="1")) is not None
+        assert tried(silent, fake(crash_at="0")) is not None
+        assert tried(file, Candidate("litert", "quantum")) is not None
+    assert in_use() == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_passed_trial_is_remembered(file, memory, tmp_path, spawned):
+    assert tried(file, LITERT, memory=memory) is None
+    made = len(spawned)
+    assert tried(file, LITERT, memory=memory) is None
+    assert len(spawned) == made
     assert len(list((tmp_path / "state" / "trials").iterdir())) == 1
+    memory.forget(trial_key(file, LITERT))
+    memory.forget(trial_key(file, LITERT))
+    assert tried(file, LITERT, memory=memory) is None
+    assert len(spawned) == 2 * made
+
+
+def test_another_build_of_a_delegates_library_is_tried_again(file, memory, tmp_path):
+    library = tmp_path / "lib.so"
+    library.write_bytes(b"one")
+    delegated = Candidate("litert", f"delegate={library},key=value")
+    memory.add(trial_key(file, delegated))
+    assert memory.has(trial_key(file, delegated))
+    library.write_bytes(b"another")
+    assert not memory.has(trial_key(file, delegated))
 
 
 def test_another_model_driver_option_or_version_is_tried_again(file, memory, monkeypatch):
@@ -194,23 +318,18 @@ def test_another_model_driver_option_or_version_is_tried_again(file, memory, mon
 
 
 def test_failures_are_not_remembered(file, memory, tmp_path):
-    try_model(file, "litert", "quantum", fake(), memory=memory)
-    try_model(file, "fake", "", fake(fail_at="1"), memory=memory)
+    assert tried(file, Candidate("litert", "quantum"), memory=memory)
+    assert tried(file, fake(fail_at="1"), memory=memory)
+    assert tried(file, fake(), memory=memory)
     assert not (tmp_path / "state").exists()
 
 
 def test_a_damaged_memory_is_no_memory(file, memory, tmp_path):
-    try_model(file, "litert", "cpu", fake(), memory=memory)
+    assert tried(file, LITERT, memory=memory) is None
     (remembered,) = (tmp_path / "state" / "trials").iterdir()
     for content in (b"", remembered.read_bytes()[:-1], b"\0" * 100):
         remembered.write_bytes(content)
-        assert not memory.has({**job_of(file)})
-
-
-def job_of(file: ModelFile) -> dict:
-    from edgeinfer.delegates.trial import _job
-
-    return _job(file, "litert", "cpu", fake())
+        assert not memory.has(trial_key(file, LITERT))
 
 
 def test_a_state_folder_that_cannot_be_written_only_costs_time(file, tmp_path, caplog):
@@ -218,8 +337,10 @@ def test_a_state_folder_that_cannot_be_written_only_costs_time(file, tmp_path, c
     blocked.write_text("a file where a folder is due")
     memory = Memory(blocked / "trials")
     with caplog.at_level(logging.DEBUG, "edgeinfer"):
-        assert try_model(file, "litert", "cpu", fake(), memory=memory).passed
-        assert not try_model(file, "litert", "cpu", fake(), memory=memory).remembered
+        assert tried(file, LITERT, memory=memory) is None
+        assert not memory.has(trial_key(file, LITERT))
+        assert tried(file, LITERT, memory=memory) is None
+        memory.forget(trial_key(file, LITERT))
     assert {record.levelname for record in caplog.records} == {"DEBUG"}
 
 
@@ -229,8 +350,8 @@ def test_the_memory_has_an_end(memory, tmp_path, file):
     for index in range(300):
         (folder / f"{index}.json").write_text("{}")
         os.utime(folder / f"{index}.json", (index, index))
-    memory.add(job_of(file))
+    memory.add(trial_key(file, LITERT))
     left = list(folder.iterdir())
     assert len(left) == 256
     assert not (folder / "0.json").exists()
-    assert memory.has(job_of(file))
+    assert memory.has(trial_key(file, LITERT))

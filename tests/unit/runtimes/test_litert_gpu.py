@@ -27,9 +27,10 @@ import sys
 from pathlib import Path
 from edgeinfer.bundle.load import read_model_file
 from edgeinfer.errors import DeviceNotFound
+from edgeinfer.runtimes import RuntimeOptions
 from edgeinfer.runtimes.litert_gpu import open_gpu
 try:
-    runtime = open_gpu(read_model_file(Path(sys.argv[1])))
+    runtime = open_gpu(read_model_file(Path(sys.argv[1])), RuntimeOptions())
     runtime.run()
     runtime.run()
     runtime.close()
@@ -73,7 +74,7 @@ def open_():
     opened: list[LiteRTGpu] = []
 
     def open_runtime(file: ModelFile) -> LiteRTGpu:
-        opened.append(open_gpu(file))
+        opened.append(open_gpu(file, RuntimeOptions()))
         return opened[-1]
 
     yield open_runtime
@@ -249,10 +250,10 @@ def test_the_adapter_is_named(open_, tmp_path):
 @pytest.mark.usefixtures("gpu")
 def test_descriptors_come_back(tmp_path):
     file = saved(tmp_path / "negate.tflite", tflite_model(op="NEG"))
-    open_gpu(file).close()
+    open_gpu(file, RuntimeOptions()).close()
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
-        open_gpu(file).close()
+        open_gpu(file, RuntimeOptions()).close()
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
@@ -272,21 +273,13 @@ def test_without_a_vulkan_driver_it_is_a_missing_device(tmp_path):
 def test_a_type_that_it_has_not_is_named_before_anything_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.compiled_model", None)
     with pytest.raises(DeviceNotFound, match="litert:gpu has no int64, the type of 'x' in"):
-        open_gpu(saved(tmp_path / "wide.tflite", tflite_model("int64")))
+        open_gpu(saved(tmp_path / "wide.tflite", tflite_model("int64")), RuntimeOptions())
 
 
 def test_a_litert_without_compiled_model_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.compiled_model", None)
     with pytest.raises(DeviceNotFound, match=r"litert:gpu needs .*; pip install 'ai-edge-litert>=2.1.6'"):
-        open_gpu(saved(tmp_path / "tiny.tflite", tflite_model()))
-
-
-def test_a_litert_that_knows_no_precision_is_too_old(tmp_path, monkeypatch):
-    from ai_edge_litert import compiled_model
-
-    monkeypatch.delattr(compiled_model, "GpuOptions")
-    with pytest.raises(DeviceNotFound, match="litert:gpu needs a newer LiteRT; pip install -U ai-edge-litert"):
-        open_gpu(saved(tmp_path / "tiny.tflite", tflite_model()))
+        open_gpu(saved(tmp_path / "tiny.tflite", tflite_model()), RuntimeOptions())
 
 
 def test_models_for_others_are_refused_before_anything_is_loaded(tmp_path, monkeypatch):

@@ -25,7 +25,6 @@ OPTIONS = SinkOptions()
         ("a/b.NDJSON", "jsonl"),
         ("t.csv", "csv"),
         ("v.mp4", "video"),
-        ("memory:", "memory"),
     ],
 )
 def test_the_ending_says_the_format(word, name):
