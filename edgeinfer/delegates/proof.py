@@ -23,6 +23,7 @@ from edgeinfer.tensor import Array, TensorSpec, dequantize, quantize
 FLOAT_LIMIT = 0.05
 """For models without quantised tensors; room for devices that compute in 16 bits."""
 QUANTISED_LIMIT = 0.5
+CLOSEST_LIMIT = 0.05
 
 _SEEDS = (0, 1)
 _BLOTCHES = 8
@@ -64,9 +65,25 @@ def _all_ones(output: Array) -> int:
     return -1 if output.dtype.kind == "i" else int(np.iinfo(output.dtype).max)
 
 
-def compare(file: ModelFile, found: list[Outputs], expected: list[Outputs], specs: tuple[TensorSpec, ...]) -> Proof:
+def usual_limit(file: ModelFile) -> float:
+    """How far a device may lie from the reference where nothing more is known of the model."""
+    return QUANTISED_LIMIT if file.is_quantised else FLOAT_LIMIT
+
+
+def limit_by(error: float, file: ModelFile) -> float:
+    """The same, where two devices that are right lie `error` apart with this model: three times as far."""
+    return min(usual_limit(file), max(CLOSEST_LIMIT, 3 * error))
+
+
+def compare(
+    file: ModelFile,
+    found: list[Outputs],
+    expected: list[Outputs],
+    specs: tuple[TensorSpec, ...],
+    limit: float | None = None,
+) -> Proof:
     """Judge the outputs of a device by those of the reference kernels for the same samples."""
-    limit = QUANTISED_LIMIT if file.is_quantised else FLOAT_LIMIT
+    limit = usual_limit(file) if limit is None else limit
     worst, where = 0.0, ""
     for ours, theirs in zip(found, expected, strict=True):
         for index, spec in enumerate(specs):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from edgeinfer.bundle import ModelFile
 from edgeinfer.delegates.memory import Memory
-from edgeinfer.delegates.proof import Outputs, compare, nonsense, run_samples
+from edgeinfer.delegates.proof import Outputs, compare, limit_by, nonsense, run_samples, usual_limit
 from edgeinfer.errors import DeviceNotFound, EdgeInferError, RuntimeFailed
 from edgeinfer.runtimes import RuntimeOptions
 from edgeinfer.runtimes.isolated import Isolated
@@ -53,11 +53,17 @@ class Refused(Exception):
         self.blame: Blame = blame
 
 
+_XNNPACK = Candidate("litert", "cpu")
+
+
 class Reference:
     """What the reference kernels give for the samples; computed at most once, when first asked for.
 
     For TFLite these are the interpreter's built-in kernels without any delegate, for ONNX the runtime's own on the
     CPU. None where they cannot run the model: then a device is only held to give finite numbers.
+
+    How far a device may lie from it depends on the model, since rounding errors add up in some and not in others: what
+    XNNPACK, which is right, makes of it is the measure for all others.
     """
 
     def __init__(self, file: ModelFile, *, timeout_s: float = TIMEOUT_S) -> None:
@@ -65,6 +71,7 @@ class Reference:
         self._timeout_s = timeout_s
         self._outputs: list[Outputs] | None = None
         self._is_known = False
+        self._limit: float | None = None
         plain = RuntimeOptions(driver={"kernels": "plain"})
         self.candidate = Candidate("litert", "cpu", plain) if file.format == "tflite" else Candidate("onnx", "cpu")
 
@@ -77,6 +84,26 @@ class Reference:
             except EdgeInferError as refused:
                 log.debug("no reference for %s: %s", self._file.path, refused)
         return self._outputs
+
+    def limit(self, candidate: Candidate) -> float:
+        """How far the candidate may lie from the reference; see proof.py."""
+        if self._file.format != "tflite" or not self._file.is_quantised or candidate.is_same(_XNNPACK):
+            return usual_limit(self._file)
+        if self._limit is None:
+            self._limit = self._measured_limit()
+        return self._limit
+
+    def _measured_limit(self) -> float:
+        expected = self.outputs()
+        try:
+            worker, found, _ = _open_and_run(self._file, _XNNPACK, self._timeout_s)
+        except EdgeInferError as refused:
+            log.debug("no second opinion on %s: %s", self._file.path, refused)
+            return usual_limit(self._file)
+        worker.close()
+        if expected is None:
+            return usual_limit(self._file)
+        return limit_by(compare(self._file, found, expected, worker.outputs).error, self._file)
 
 
 def try_model(
@@ -175,7 +202,7 @@ def _judge(
     needs_none = candidate.is_foreign or candidate.is_same(reference.candidate)
     expected = None if needs_none else reference.outputs()
     if expected is not None:
-        proof = compare(file, found, expected, worker.outputs)
+        proof = compare(file, found, expected, worker.outputs, reference.limit(candidate))
         if proof.reason is not None:
             raise Refused(f"{candidate.device} computes something else than the reference: {proof.reason}", "device")
         log.debug("%s is off by %.2g of %g allowed", candidate.device, proof.error, proof.limit)

@@ -14,7 +14,7 @@ import pytest
 from delegate.fault_delegate import fault_unit
 
 from edgeinfer.bundle import ModelFile
-from edgeinfer.bundle.load import read_model_file
+from edgeinfer.bundle.load import find_bundle, read_model_file
 from edgeinfer.delegates import Failover, open_device
 from edgeinfer.runtimes import RUNTIMES, RuntimeOptions
 
@@ -220,3 +220,16 @@ def test_the_command_lives_on_and_publishes_each_frame_once(edgeinfer, environme
     assert max(result["timing_ms"]["infer"] for result in ran.results) < NEXT_RESULT_S * 1000
     assert f"litert:{unit} is lost, litert:cpu takes over" in ran.err
     assert "Traceback" not in ran.err
+
+
+def test_a_delegate_that_is_a_little_wrong_is_refused_on_a_model_in_which_errors_do_not_add_up(board, no_board, caplog):
+    """The bundled detector: one tensor of boxes and scores, in which a third of a standard deviation hides much."""
+    board(fault="wrong")
+    file = read_model_file(find_bundle("blood-cells") / "blood-cells.tflite")
+    with caplog.at_level(logging.INFO, "edgeinfer"):
+        runtime = open_device(file, "auto", threads=1, roots=no_board)
+    try:
+        assert runtime.device == "litert:cpu"
+    finally:
+        runtime.close()
+    assert re.search(r"is off by 0\.\d+ standard deviations, at most 0\.05 are allowed", caplog.text)

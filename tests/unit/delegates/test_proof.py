@@ -11,7 +11,17 @@ from tiny_models import tflite_model
 from edgeinfer.bundle import ModelFile
 from edgeinfer.bundle.load import read_model_file
 from edgeinfer.bundle.tflite import DETECTION_POSTPROCESS
-from edgeinfer.delegates.proof import FLOAT_LIMIT, QUANTISED_LIMIT, Proof, compare, nonsense, run_samples, sample
+from edgeinfer.delegates.proof import (
+    CLOSEST_LIMIT,
+    FLOAT_LIMIT,
+    QUANTISED_LIMIT,
+    Proof,
+    compare,
+    limit_by,
+    nonsense,
+    run_samples,
+    sample,
+)
 from edgeinfer.runtimes.fake import FakeRuntime
 from edgeinfer.tensor import Quantization, TensorSpec, quantize
 
@@ -228,3 +238,15 @@ def test_each_sample_gives_outputs_of_its_own(file):
     first, second = run_samples(runtime)
     np.testing.assert_array_equal(first[0], sample(runtime.inputs[0], 0))
     np.testing.assert_array_equal(second[0], sample(runtime.inputs[0], 1))
+
+
+@pytest.mark.parametrize(("apart", "allowed"), [(0.0, CLOSEST_LIMIT), (0.1, 0.3), (0.4, QUANTISED_LIMIT)])
+def test_a_device_may_lie_three_times_as_far_as_one_that_is_right(file, apart, allowed):
+    assert limit_by(apart, replace(file, is_quantised=True)) == pytest.approx(allowed)
+    assert limit_by(0.4, replace(file, is_quantised=False)) == FLOAT_LIMIT
+
+
+def test_a_limit_that_is_given_holds(file, right):
+    off = right + 0.2 * right.std()
+    assert compare(replace(file, is_quantised=True), [(off,)], [(right,)], (SPEC,)).reason is None
+    assert compare(replace(file, is_quantised=True), [(off,)], [(right,)], (SPEC,), 0.1).reason is not None
