@@ -57,9 +57,11 @@ def mute_port() -> Iterator[int]:
             except OSError:
                 return
 
-        threading.Thread(target=accept, daemon=True).start()
+        accepting = threading.Thread(target=accept, daemon=True)
+        accepting.start()
         yield int(server.getsockname()[1])
         server.shutdown(socket.SHUT_RDWR)
+        accepting.join()  # Or it may still take one in, which nobody closes.
         for connection in held:
             connection.close()
 
