@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeinfer.bundle import recognise
 from edgeinfer.errors import ModelError
 from edgeinfer.preprocess import WHOLE, Placement
-from edgeinfer.tasks.detect import make_detect
+from edgeinfer.tasks.detect import DECODERS, make_detect
 from edgeinfer.tensor import Quantization, TensorSpec, quantize
 
 NAMES = ("rbc", "wbc", "platelet")
@@ -312,3 +313,7 @@ def test_boxes_in_the_wrong_units_are_told_once(make_bundle, caplog):
     task.decode((raw,), WHOLE)
     task.decode((raw,), WHOLE)
     assert [record.getMessage().count("--box-units pixels") for record in caplog.records] == [1]
+
+
+def test_the_decoders_that_can_be_named_are_those_that_there_are():
+    assert sorted(DECODERS) == sorted(recognise.DECODERS["detect"])
