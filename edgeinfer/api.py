@@ -27,9 +27,10 @@ def load(model: Word, *, device: str = "auto", threads: int | None = None, **opt
     """Load a model onto a device and prove that it computes.
 
     model: a .tflite or .onnx file, a bundle folder, or the name of a bundle such as "blood-cells".
-    device: `auto`, `cpu`, or exact such as `litert:cpu` or `onnx:cpu`. threads: of the runtime.
+    device: `auto`, `cpu`, `gpu`, `edgetpu`, `npu`, or exact such as `litert:cpu`; see docs/devices.md. threads: of the
+    runtime.
     options: as the flags of `edgeinfer run`: score_min and iou_max (0..1), max_results, labels (a file), task,
-    decoder, colour, mean, std, fit, box_units.
+    decoder, layout, colour, mean, std, fit, box_units, output_is; isolate.
 
     Raises ModelError (AmbiguousModel names the option to give), DeviceNotFound, UsageError.
     """

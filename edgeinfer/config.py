@@ -28,7 +28,7 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     """One pipeline; every name is the flag of `edgeinfer run` with - written as _.
 
     score_min, iou_max: 0..1. max_age: milliseconds. frames: stop after so many. width, height: pixels. fps: of the
-    camera. mean, std: real = (pixel - mean) / std.
+    camera. mean, std: real = (pixel - mean) / std. isolate: run a CPU, too, in a process that can be replaced.
     """
 
     model: Word
