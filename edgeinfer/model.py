@@ -152,7 +152,7 @@ def open_model(
     isolate: run even a CPU in a process of its own, which can be killed and replaced.
     paced: frames come with pauses between them, so that idle runtime threads must sleep rather than spin.
     """
-    bundle = load_bundle(word, overrides, prefer=_format_for(device))
+    bundle = load_bundle(word, overrides, prefer=format_for(device))
     _task_of(bundle)  # A misspelt task is said before the model is tried.
     runtime = open_device(bundle.file, device, threads=threads, paced=paced, isolate=isolate)
     try:
@@ -162,7 +162,8 @@ def open_model(
         raise
 
 
-def _format_for(device: str) -> Format:
+def format_for(device: str) -> Format:
+    """Which weights of a bundle that has several the device of that word reads."""
     return "onnx" if device.startswith("onnx") else "tflite"
 
 

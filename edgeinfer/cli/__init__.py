@@ -20,6 +20,7 @@ from edgeinfer.words import nearest, unknown
 COMMANDS = {
     "run": "run a model over a camera, a file or another source",
     "inspect": "show what is known about a model: tensors, operators, labels, and where each fact comes from",
+    "tune": "measure every way to run a model here, check each, and keep the plan that run goes by",
     "devices": "show what this board can use: each device with its evidence, or the reason why not and what mends it",
 }
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from edgeinfer.cli.arguments import add_model_arguments, flag_of, number, stated_flags, whole
 from edgeinfer.cli.terminal import LiveLine, closing_line, configure_logging
 from edgeinfer.config import Config, PipelineConfig, read_config
 from edgeinfer.errors import EdgeInferError, UsageError
@@ -39,9 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source", metavar="S", help="/dev/video0, camera://0, rtsp://…, a video, image, folder or glob, synthetic://…"
     )
     add("--device", metavar="D", help="auto (default), cpu, gpu, edgetpu, npu, or one that 'edgeinfer devices' names")
-    add("--threads", metavar="N", type=_whole, help="threads of the runtime")
+    add("--threads", metavar="N", type=whole, help="threads of the runtime")
     add("--isolate", action="store_true", default=None, help="run a CPU too in a process that can be replaced")
-    add("--score-min", metavar="X", type=_number, help="leave out what scores below, 0..1")
+    add("--score-min", metavar="X", type=number, help="leave out what scores below, 0..1")
     add("--labels", metavar="FILE", help="names of the classes, one a line")
     add(
         "--output",
@@ -50,26 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="- (JSON lines), file.jsonl, file.csv, file.mp4; repeatable",
     )
-    add("--frames", metavar="N", type=_whole, help="stop after so many frames, of a file or a camera")
+    add("--frames", metavar="N", type=whole, help="stop after so many frames, of a file or a camera")
     add("--config", metavar="FILE", type=Path, help="pipelines in TOML, in the same words; flags go over it")
-    add("--max-age", metavar="MS", type=_number, help="of a camera or stream, drop what is older; a file has no age")
+    add("--max-age", metavar="MS", type=number, help="of a camera or stream, drop what is older; a file has no age")
     add("--quiet", action="store_true", help="no live line, no closing line, only warnings")
-    model = parser.add_argument_group("where a model does not say it itself")
-    model.add_argument("--task", help="detect, classify")
-    model.add_argument("--decoder", help="ssd, yolox, yolov5, yolov8 (also 11), classify")
-    model.add_argument("--colour", metavar="ORDER", help="rgb, bgr or gray")
-    model.add_argument("--layout", help="nhwc or nchw")
-    model.add_argument("--mean", metavar="X[,Y,Z]", type=_numbers, help="real = (pixel - mean) / std")
-    model.add_argument("--std", metavar="X[,Y,Z]", type=_numbers, help="as for --mean")
-    model.add_argument("--fit", help="letterbox, stretch or crop")
-    model.add_argument("--box-units", help="normalised or pixels")
-    model.add_argument("--output-is", help="of a classifier: probabilities or logits")
-    model.add_argument("--iou-max", metavar="X", type=_number, help="of two boxes that overlap more, the better stays")
-    model.add_argument("--max-results", metavar="N", type=_whole, help="at most so many of a frame, the best first")
+    add_model_arguments(parser)
     camera = parser.add_argument_group("what a camera is asked for")
-    camera.add_argument("--width", metavar="PX", type=_whole, help="of the picture")
-    camera.add_argument("--height", metavar="PX", type=_whole, help="of the picture")
-    camera.add_argument("--fps", metavar="X", type=_number, help="pictures per second")
+    camera.add_argument("--width", metavar="PX", type=whole, help="of the picture")
+    camera.add_argument("--height", metavar="PX", type=whole, help="of the picture")
+    camera.add_argument("--fps", metavar="X", type=number, help="pictures per second")
     camera.add_argument("--pixel-format", metavar="FOURCC", help="such as MJPG or YUYV")
 
 
@@ -92,12 +82,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _configuration(arguments: argparse.Namespace) -> Config:
-    flags = _flags(arguments)
+    flags = stated_flags(arguments)
     if arguments.config is None:
         for needed in ("model", "source"):
             if needed not in flags:
                 raise UsageError(f"--{needed} is missing", hint="edgeinfer run --help")
-        return Config(pipeline=(_with_output(convert(flags, PipelineConfig, UsageError, name=_flag_of)),))
+        return Config(pipeline=(_with_output(convert(flags, PipelineConfig, UsageError, name=flag_of)),))
     config = read_config(arguments.config)
     if len(config.pipeline) > 1 and flags.keys() & {"model", "source", "output"}:
         raise UsageError("--model, --source and --output do not go with a --config of several pipelines")
@@ -112,18 +102,8 @@ def _overlay(pipeline: PipelineConfig, flags: dict[str, Any]) -> PipelineConfig:
         {name: value for name, value in stated.items() if value is not None},
         PipelineConfig,
         UsageError,
-        name=_flag_of,
+        name=flag_of,
     )
-
-
-def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
-    names = PipelineConfig.__struct_fields__
-    return {name: getattr(arguments, name) for name in names if getattr(arguments, name, None) is not None}
-
-
-def _flag_of(keys: str) -> str:
-    """`mean[1]` as it was typed: `--mean`."""
-    return "--" + keys.partition("[")[0].replace("_", "-")
 
 
 def _with_output(pipeline: PipelineConfig) -> PipelineConfig:
@@ -131,27 +111,6 @@ def _with_output(pipeline: PipelineConfig) -> PipelineConfig:
     if pipeline.output or sys.stdout.isatty():
         return pipeline
     return msgspec.structs.replace(pipeline, output=("-",))
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(number) for number in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor three with commas between") from None
 
 
 def _open_all(config: Config) -> list[Pipeline]:
@@ -200,9 +159,9 @@ class _Run:
 
     def interrupt(self) -> None:
         """End all soon; a second signal ends them at once."""
-        for number in _SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, _leave_now)
+        for sign in _SIGNALS:
+            if signal.getsignal(sign) is not signal.SIG_IGN:
+                signal.signal(sign, _leave_now)
         for pipeline in self._running:
             pipeline.stop()
         deadline_s = time.monotonic() + _FRAME_WITHIN_S

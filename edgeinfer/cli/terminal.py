@@ -17,6 +17,7 @@ from edgeinfer.result import Result
 _CLEAR_LINE = "\r\x1b[K"
 _RATE_OVER_S = 2.0
 _COLUMNS_WHEN_UNKNOWN = 80
+_BAR_COLUMNS = 30
 
 
 def plain(text: str) -> str:
@@ -83,17 +84,12 @@ class LiveLine:
     def draw(self) -> None:
         """Show how it stands now."""
         if self.is_shown:
-            self._write(_CLEAR_LINE + cut(plain(self._text()), _columns() - 1))
+            _write_stderr(_CLEAR_LINE + cut(plain(self._text()), _columns() - 1))
 
     def clear(self) -> None:
         """Take the line away."""
         if self.is_shown:
-            self._write(_CLEAR_LINE)
-
-    def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # A terminal that was closed is no reason to end a run.
-            sys.stderr.write(text)
-            sys.stderr.flush()
+            _write_stderr(_CLEAR_LINE)
 
     def _text(self) -> str:
         frames = sum(pipeline.tally["inferred"] for pipeline in self._pipelines)
@@ -113,6 +109,32 @@ class LiveLine:
             self._marks.pop(0)
         first, first_frames = self._marks[0]
         return (frames - first_frames) / (now - first) if now > first else 0.0
+
+
+class ProgressBar:
+    """How far a long job is, on the terminal; nothing where stderr is no terminal."""
+
+    def __init__(self, title: str, *, quiet: bool) -> None:
+        self._title = title
+        self._is_shown = not quiet and sys.stderr.isatty()
+
+    def draw(self, share: float, doing: str) -> None:
+        """share: 0..1, more counts as 1."""
+        if self._is_shown:
+            filled = round(min(max(share, 0.0), 1.0) * _BAR_COLUMNS)
+            bar = "#" * filled + "." * (_BAR_COLUMNS - filled)
+            _write_stderr(_CLEAR_LINE + cut(plain(f"{self._title} [{bar}] {doing}"), _columns() - 1))
+
+    def clear(self) -> None:
+        """Take the bar away."""
+        if self._is_shown:
+            _write_stderr(_CLEAR_LINE)
+
+
+def _write_stderr(text: str) -> None:
+    with contextlib.suppress(OSError):  # A terminal that was closed is no reason to end a run.
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def _columns() -> int:

@@ -11,6 +11,7 @@ from edgeinfer.bundle.tflite import EDGETPU_OP
 from edgeinfer.delegates.failover import Failover
 from edgeinfer.delegates.ladder import Rung, rungs_for
 from edgeinfer.delegates.memory import Memory
+from edgeinfer.delegates.plan import by_plan, fitting_plan
 from edgeinfer.delegates.trial import TIMEOUT_S, Reference, Refused, open_proven, try_model
 from edgeinfer.errors import DeviceNotFound, ModelError, RuntimeFailed
 from edgeinfer.runtimes import RUNTIMES, Runtime
@@ -34,7 +35,7 @@ def open_device(
     later; an exact word takes that device or fails. What can hang or crash runs in a worker process, with `isolate`
     a CPU too. Raises DeviceNotFound where no such device is to be had, ModelError where it refuses the model.
     """
-    rungs = rungs_for(word, file, roots)
+    rungs = _planned(rungs_for(word, file, roots), file, word, threads, roots)
     opener = _Opener(file, rungs, threads, paced, isolate, trial_timeout_s)
     refusals: list[Refused] = []
     for index, rung in enumerate(rungs):
@@ -50,6 +51,23 @@ def open_device(
         suspects = frozenset(number for number, each in enumerate(rungs) if opener.is_isolated(each))
         return Failover([each.word for each in rungs], index, runtime, opener.reopen, suspects=suspects)
     raise _all_refused(file, refusals)
+
+
+def open_rung(file: ModelFile, rung: Rung, *, timeout_s: float = TIMEOUT_S) -> Runtime:
+    """The model on exactly this device with exactly these settings, proven. Raises Refused."""
+    return _Opener(file, (rung,), None, False, False, timeout_s).open(0, Memory())
+
+
+def _planned(
+    rungs: tuple[Rung, ...], file: ModelFile, word: str, threads: int | None, roots: Roots | None
+) -> tuple[Rung, ...]:
+    plan = fitting_plan(file, roots)
+    if plan is None or rungs[0].runtime == "fake":
+        return rungs
+    planned = by_plan(rungs, plan, word=word, threads=threads)
+    if planned != rungs:
+        log.info("by the plan of %s, ranked by %s: %s first", plan.made_at, plan.ranked_by, planned[0].describe())
+    return planned
 
 
 @dataclass(frozen=True, slots=True)

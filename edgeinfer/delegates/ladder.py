@@ -35,28 +35,45 @@ _EXAMPLES = ("litert:cpu", "litert:gpu", "litert:edgetpu", "tflite:cpu", "onnx:c
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """A device on the ladder. is_isolated: it can hang or crash, and so gets a process of its own."""
+    """A device on the ladder. is_isolated: it can hang or crash, and so gets a process of its own.
+
+    threads: how many it computes with unless the user says it. sleeps: its idle threads sleep even where no pauses
+    lie between the frames, so that a core is left for decoding.
+    """
 
     word: str
     runtime: str
     unit: str
     driver: tuple[tuple[str, str], ...] = ()
     is_isolated: bool = False
+    threads: int | None = None
+    sleeps: bool = False
 
     def candidate(self, threads: int | None, *, paced: bool) -> Candidate:
-        options = RuntimeOptions(threads=threads, paced=paced, driver=dict(self.driver))
+        options = RuntimeOptions(
+            threads=self.threads if threads is None else threads,
+            paced=paced or self.sleeps,
+            driver=dict(self.driver),
+        )
         return Candidate(self.runtime, self.unit, options, is_foreign=self.runtime not in READS)
+
+    def describe(self) -> str:
+        """As in `onnx:cpu, 2 threads, sleeping`."""
+        parts = [self.word]
+        if self.threads is not None:
+            parts.append(f"{self.threads} thread{'' if self.threads == 1 else 's'}")
+        return ", ".join([*parts, "sleeping"] if self.sleeps else parts)
 
 
 def rungs_for(word: str, file: ModelFile, roots: Roots | None = None) -> tuple[Rung, ...]:
     """The devices that `word` means for this model; one for an exact word. Raises DeviceNotFound."""
     if word in SHORT_WORDS:
         words = _ladder(file, roots or Roots()) if word == "auto" else _KINDS.get((word, file.format), ())
-        if _is_for_edgetpu(file):
+        if is_for_edgetpu(file):
             words = tuple(each for each in words if ":edgetpu" in each)
         if not words:
             raise DeviceNotFound(_no_rung(word, file), hint="use auto")
-        return tuple(_on_ladder(each) for each in words)
+        return tuple(rung_of_ladder(each) for each in words)
     rung = _exact(word)
     reads = READS.get(rung.runtime)
     if reads is not None and file.format not in reads:
@@ -67,14 +84,14 @@ def rungs_for(word: str, file: ModelFile, roots: Roots | None = None) -> tuple[R
 
 def _ladder(file: ModelFile, roots: Roots) -> tuple[str, ...]:
     ladder = recognise_board(roots).profile.ladder
-    if _is_for_edgetpu(file):
+    if is_for_edgetpu(file):
         return ladder.edgetpu or _EDGETPU
     listed = ladder.tflite if file.format == "tflite" else ladder.onnx
     return listed or _KINDS["cpu", file.format]
 
 
-def _on_ladder(word: str) -> Rung:
-    """A rung that nobody named exactly: a GPU that is drawn by the CPU is none then."""
+def rung_of_ladder(word: str) -> Rung:
+    """A device that nobody named exactly: a GPU that is drawn by the CPU is none then. Raises DeviceNotFound."""
     rung = _exact(word)
     return replace(rung, driver=(("adapter", "hardware"),)) if word == "litert:gpu" else rung
 
@@ -103,11 +120,12 @@ def _driver_options(word: str, text: str) -> tuple[tuple[str, str], ...]:
     return tuple((key, value) for key, _, value in pairs)
 
 
-def _is_for_edgetpu(file: ModelFile) -> bool:
+def is_for_edgetpu(file: ModelFile) -> bool:
+    """Whether it was compiled for the Edge TPU, and so runs on nothing else."""
     return EDGETPU_OP in file.custom_ops
 
 
 def _no_rung(word: str, file: ModelFile) -> str:
-    if _is_for_edgetpu(file):
+    if is_for_edgetpu(file):
         return f"{file.path} is compiled for the Edge TPU and runs on nothing else, so not on {word!r}"
     return f"no {word} can run {file.path}, a .{file.format} model"

@@ -6,24 +6,18 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from edgeinfer.delegates.installed import runtime_version
+from edgeinfer.durable import replace_file
 from edgeinfer.paths import state_folder
-from edgeinfer.runtimes import RUNTIMES
 
 log = logging.getLogger(__name__)
 
-_PACKAGES = {
-    "litert": ("ai-edge-litert",),
-    "tflite": ("tflite-runtime",),
-    "onnx": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-webgpu"),
-    "openvino": ("openvino",),
-}
 _MAX_FILES = 256
 _MAX_BYTES = 64 << 10
 
@@ -54,7 +48,7 @@ class Memory:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._drop_oldest()
-            _write(self._path(key), key)
+            replace_file(self._path(key), key)
         except OSError as unwritable:
             log.debug("the trial is not remembered: %s", unwritable)
 
@@ -75,7 +69,7 @@ class Memory:
 
 def _key(job: Mapping[str, Any]) -> bytes | None:
     """All that decides whether a trial would pass again, as bytes; None where a version is not known."""
-    installed = _version(str(job["runtime"]))
+    installed = runtime_version(str(job["runtime"]))
     if installed is None:
         return None
     known = {
@@ -91,37 +85,3 @@ def _key(job: Mapping[str, Any]) -> bytes | None:
         "machine": f"{platform.machine()} {platform.release()}",
     }
     return json.dumps(known, sort_keys=True, indent=1).encode()
-
-
-def _version(runtime: str) -> str | None:
-    found = []
-    for package in _PACKAGES.get(runtime, ()):
-        with contextlib.suppress(PackageNotFoundError):
-            found.append(f"{package} {version(package)}")
-    if found:
-        # Several may have left their metadata where only one holds the module.
-        return ", ".join(found)
-    for point in entry_points(group=RUNTIMES.group, name=runtime):
-        if point.dist is not None:
-            return f"{point.dist.name} {point.dist.version}"
-    return None
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Beside, then in place: a power cut leaves the old file or the new one."""
-    beside = path.with_suffix(f".{os.getpid()}.new")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -1,0 +1,56 @@
+"""What several commands are told in the same words."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from edgeinfer.config import PipelineConfig
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a person may say over the facts of a model."""
+    model = parser.add_argument_group("where a model does not say it itself")
+    model.add_argument("--task", help="detect, classify")
+    model.add_argument("--decoder", help="ssd, yolox, yolov5, yolov8 (also 11), classify")
+    model.add_argument("--colour", metavar="ORDER", help="rgb, bgr or gray")
+    model.add_argument("--layout", help="nhwc or nchw")
+    model.add_argument("--mean", metavar="X[,Y,Z]", type=numbers, help="real = (pixel - mean) / std")
+    model.add_argument("--std", metavar="X[,Y,Z]", type=numbers, help="as for --mean")
+    model.add_argument("--fit", help="letterbox, stretch or crop")
+    model.add_argument("--box-units", help="normalised or pixels")
+    model.add_argument("--output-is", help="of a classifier: probabilities or logits")
+    model.add_argument("--iou-max", metavar="X", type=number, help="of two boxes that overlap more, the better stays")
+    model.add_argument("--max-results", metavar="N", type=whole, help="at most so many of a frame, the best first")
+
+
+def stated_flags(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was typed of the words of a pipeline, by their names in the configuration."""
+    names = PipelineConfig.__struct_fields__
+    return {name: getattr(arguments, name) for name in names if getattr(arguments, name, None) is not None}
+
+
+def flag_of(keys: str) -> str:
+    """`mean[1]` as it was typed: `--mean`."""
+    return "--" + keys.partition("[")[0].replace("_", "-")
+
+
+def whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor three with commas between") from None
