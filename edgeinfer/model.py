@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from edgeinfer.bundle import Bundle, Overrides, load_bundle
 from edgeinfer.bundle.facts import Format
 from edgeinfer.clock import Clock, ClockWatch, rfc3339
-from edgeinfer.delegates import Failover, open_device
+from edgeinfer.delegates import Devices, Failover, Shared, Turns
 from edgeinfer.errors import ModelError, UsageError
 from edgeinfer.frame import Frame
 from edgeinfer.preprocess import Fitter
@@ -38,7 +37,8 @@ class Identity:
 class Model:
     """A loaded model. Call it with a picture, or let a pipeline feed it frames; `close` it, or use `with`.
 
-    Calls from several threads wait for each other.
+    Calls from several threads wait for each other, in the order in which they came; so do all models that share a
+    device.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Model:
     ) -> None:
         self.bundle = bundle
         self._runtime = runtime
+        self._turns = runtime.turns if isinstance(runtime, Shared) else Turns()
         self._clock = clock or Clock()
         self._identity = identity or Identity(node=socket.gethostname())
         self._fitter = Fitter(runtime.inputs[bundle.image.index], bundle.image)
@@ -53,7 +54,6 @@ class Model:
         self._info = ModelInfo(name=as_utf8(bundle.name), version=bundle.version, sha256=bundle.file.sha256)
         self._new_id = IdMaker(self._clock.unix_ns)
         self._clock_watch = ClockWatch(self._clock)
-        self._lock = threading.Lock()
         self._calls = count()
         self._is_closed = False
 
@@ -65,7 +65,7 @@ class Model:
     @property
     def state(self) -> str:
         """`ok`; `degraded: …` while a better device is lost; `down: …` while none computes."""
-        return self._runtime.state if isinstance(self._runtime, Failover) else "ok"
+        return self._runtime.state if isinstance(self._runtime, (Failover, Shared)) else "ok"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ class Model:
 
     def infer(self, frame: Frame) -> Result:
         """The result for one frame of a source. Raises RuntimeFailed; UsageError once closed."""
-        with self._lock:
+        with self._turns:
             if self._is_closed:
                 raise UsageError(f"the model {self.bundle.name} is closed", hint="load it again")
             taken_ns = self._clock.monotonic_ns()
@@ -121,9 +121,9 @@ class Model:
 
     def close(self) -> None:
         """Free the model's memory; may be called twice."""
-        with self._lock:
+        with self._turns:
             self._is_closed = True
-            self._runtime.close()
+        self._runtime.close()
 
     def __enter__(self) -> Model:
         return self
@@ -144,8 +144,9 @@ def open_model(
     overrides: Overrides | None = None,
     identity: Identity | None = None,
     clock: Clock | None = None,
+    devices: Devices | None = None,
 ) -> Model:
-    """Read a model, choose its device, prove that it loads, and open it.
+    """Read a model, choose its device, prove that it loads, and open it; or share what `devices` has open.
 
     Raises ModelError, DeviceNotFound, and UsageError where an option asks for what there is not.
 
@@ -154,7 +155,7 @@ def open_model(
     """
     bundle = load_bundle(word, overrides, prefer=format_for(device))
     _task_of(bundle)  # A misspelt task is said before the model is tried.
-    runtime = open_device(bundle.file, device, threads=threads, paced=paced, isolate=isolate)
+    runtime = (devices or Devices()).open(bundle.file, device, threads=threads, paced=paced, isolate=isolate)
     try:
         return Model(bundle, runtime, identity=identity, clock=clock)
     except BaseException:

@@ -19,6 +19,7 @@ import msgspec
 from edgeinfer.cli.arguments import add_model_arguments, flag_of, number, stated_flags, whole
 from edgeinfer.cli.terminal import LiveLine, closing_line, configure_logging
 from edgeinfer.config import Config, PipelineConfig, read_config
+from edgeinfer.delegates import Devices
 from edgeinfer.errors import EdgeInferError, UsageError
 from edgeinfer.pipeline import Pipeline
 from edgeinfer.pipeline.assemble import open_pipeline
@@ -115,10 +116,11 @@ def _with_output(pipeline: PipelineConfig) -> PipelineConfig:
 
 def _open_all(config: Config) -> list[Pipeline]:
     pipelines: list[Pipeline] = []
+    devices = Devices()
     with ExitStack() as opened:
         for each in config.pipeline:
             try:
-                pipelines.append(open_pipeline(each, node=config.node))
+                pipelines.append(open_pipeline(each, node=config.node, devices=devices))
             except EdgeInferError as error:
                 if len(config.pipeline) > 1:
                     error.message = f"pipeline {each.name}: {error.message}"

@@ -2,5 +2,6 @@
 
 from edgeinfer.delegates.choose import open_device
 from edgeinfer.delegates.failover import Failover
+from edgeinfer.delegates.shared import Devices, Shared, Turns
 
-__all__ = ["Failover", "open_device"]
+__all__ = ["Devices", "Failover", "Shared", "Turns", "open_device"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from edgeinfer.bundle import Overrides
 from edgeinfer.clock import Clock
 from edgeinfer.config import PipelineConfig, clash_of_outputs
+from edgeinfer.delegates import Devices
 from edgeinfer.errors import OutputError
 from edgeinfer.model import Identity, open_model
 from edgeinfer.pipeline import Limits, Pipeline
@@ -18,12 +19,18 @@ from edgeinfer.sources import Source, SourceOptions, open_source
 
 
 def open_pipeline(
-    config: PipelineConfig, *, node: str | None = None, sinks: Iterable[Sink] = (), clock: Clock | None = None
+    config: PipelineConfig,
+    *,
+    node: str | None = None,
+    sinks: Iterable[Sink] = (),
+    clock: Clock | None = None,
+    devices: Devices | None = None,
 ) -> Pipeline:
     """Open the source, the model and then the outputs that the words name; on an error what is open is closed again.
 
     An output that exists is begun anew, once everything before it is open. `sinks` are added to those of the
-    configuration; `node` is this machine's name unless said otherwise. Raises UsageError, ModelError, DeviceNotFound,
+    configuration; `node` is this machine's name unless said otherwise; of pipelines that are opened with the same
+    `devices` those with the same model on the same device share it. Raises UsageError, ModelError, DeviceNotFound,
     SourceError, OutputError.
     """
     clock = clock or Clock()
@@ -50,6 +57,7 @@ def open_pipeline(
             overrides=overrides_of(config),
             identity=Identity(node or socket.gethostname(), config.name),
             clock=clock,
+            devices=devices,
         )
         opened.callback(model.close)
         sink_options = SinkOptions(fps=source.fps, live=source.live)

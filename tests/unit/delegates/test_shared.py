@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import tflite_model
+
+from edgeinfer.bundle import ModelFile, load_bundle
+from edgeinfer.bundle.load import read_model_file
+from edgeinfer.delegates import Devices, Turns
+from edgeinfer.errors import ModelError
+from edgeinfer.model import open_model
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("EDGEINFER_STATE", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def file(tmp_path) -> ModelFile:
+    (tmp_path / "tiny.tflite").write_bytes(tflite_model())
+    return read_model_file(tmp_path / "tiny.tflite")
+
+
+def test_the_same_model_on_the_same_device_is_opened_once(file):
+    devices = Devices()
+    first, second = devices.open(file, "fake"), devices.open(file, "fake")
+    first.input()[...] = 1
+    assert second.input()[0].all()
+    assert first.turns is second.turns
+
+
+@pytest.mark.parametrize("other", [{"threads": 2}, {"paced": True}, {"word": "fake:latency_ms=1"}])
+def test_who_wants_it_otherwise_gets_one_of_their_own(file, other):
+    devices = Devices()
+    first = devices.open(file, "fake")
+    second = devices.open(file, **{"word": "fake", **other})
+    first.input()[...] = 1
+    assert not second.input()[0].any()
+    assert first.turns is not second.turns
+
+
+def test_another_model_is_another_device(file, tmp_path):
+    (tmp_path / "other.tflite").write_bytes(tflite_model(op="another"))
+    devices = Devices()
+    other = read_model_file(tmp_path / "other.tflite")
+    assert devices.open(file, "fake").turns is not devices.open(other, "fake").turns
+
+
+def test_the_last_one_to_close_frees_it(file):
+    devices = Devices()
+    first, second = devices.open(file, "fake"), devices.open(file, "fake")
+    first.close()
+    first.close()
+    second.input()[...] = 0
+    second.run()
+    second.close()
+    third = devices.open(file, "fake")
+    assert third.turns is not second.turns
+
+
+def test_what_cannot_be_opened_leaves_nothing_behind(file):
+    devices = Devices()
+    with pytest.raises(ModelError, match="as asked"):
+        devices.open(file, "fake:fail_at=0")
+    devices.open(file, "fake").close()
+
+
+def test_turns_are_given_in_the_order_of_asking():
+    turns, order = Turns(), []
+    waiting = []
+
+    def take(name: int) -> None:
+        with turns:
+            order.append(name)
+
+    with turns:
+        for name in range(5):
+            thread = threading.Thread(target=take, args=(name,))
+            thread.start()
+            waiting.append(thread)
+            while len(turns._waiting) <= name:  # Until it stands in line.
+                pass
+    for thread in waiting:
+        thread.join(10)
+    assert order == [0, 1, 2, 3, 4]
+
+
+def test_models_that_share_a_device_do_not_mix_their_pictures():
+    devices = Devices()
+    bundle = load_bundle("blood-cells")
+    pictures = [np.full((64, 64, 3), shade, dtype=np.uint8) for shade in (0, 255)]
+    models = [open_model(bundle.folder, device="litert:cpu", devices=devices) for _ in pictures]
+    alone = [model(picture).detections for model, picture in zip(models, pictures, strict=True)]
+    wrong: list[object] = []
+
+    def look(index: int) -> None:
+        for _ in range(30):
+            found = models[index](pictures[index]).detections
+            if found != alone[index]:
+                wrong.append(found)
+
+    threads = [threading.Thread(target=look, args=(index,)) for index in range(len(models))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for model in models:
+        model.close()
+    assert wrong == []
