@@ -44,7 +44,8 @@ class Fitter:
     Three steps, none of which allocates: resize (and pad) as blue-green-red; put the colours into the model's
     order and layout; turn each byte into the model's number. That number is `quantize((pixel - mean) / std)`,
     a table of 256 entries per channel. A step that changes nothing is left out, and one-byte tensors are
-    worked on in the model's own memory.
+    worked on in the model's own memory. Where a multiplication and an addition give the very numbers of the table,
+    they take its place: they are computed for many pixels at once, a table is looked up for one by one.
     """
 
     def __init__(self, spec: TensorSpec, image: ImageInput) -> None:
@@ -59,6 +60,7 @@ class Fitter:
         self._is_identity = spec.dtype == np.uint8 and _is_cast(tables)
         self._is_shift = spec.dtype == np.int8 and bool((tables == np.arange(256) - 128).all())
         self._is_cast = spec.dtype.kind == "f" and _is_cast(tables)
+        self._line = _line(spec, image, tables)
         self._bits = _BITS[spec.dtype.itemsize]
         if bool((tables == tables[0]).all()):
             tables = tables[:1]
@@ -116,6 +118,10 @@ class Fitter:
             np.bitwise_xor(ordered, 0x80, out=ordered)
         elif self._is_cast:
             np.copyto(target, ordered)
+        elif self._line is not None:
+            _assert_in_place(cv2.convertScaleAbs(ordered, ordered, *self._line), ordered)
+            if target.dtype == np.int8:
+                np.bitwise_xor(ordered, 0x80, out=ordered)
         elif not self._planar:
             _table_into(ordered, self._table, target.view(self._bits))
         elif len(self._tables) == 1:
@@ -146,6 +152,18 @@ def _pixel_tables(spec: TensorSpec, image: ImageInput) -> npt.NDArray[Any]:
     std = np.asarray(image.std, dtype=np.float64)
     real = [(pixel - mean[c % mean.size]) / std[c % std.size] for c in range(image.channels)]
     return np.stack([quantize(channel, spec) for channel in real])
+
+
+def _line(spec: TensorSpec, image: ImageInput, tables: npt.NDArray[Any]) -> tuple[float, float] | None:
+    """slope, offset: `saturate(slope * pixel + offset)` is the stored byte, less 128 for int8; None where it is not."""
+    if spec.dtype not in (np.uint8, np.int8) or spec.quantization is None or image.raw_bytes:
+        return None
+    steps = image.std[0] * spec.quantization.scale[0]
+    slope = 1.0 / steps
+    offset = spec.quantization.zero_point[0] - image.mean[0] / steps + (128 if spec.dtype == np.int8 else 0)
+    found = cv2.convertScaleAbs(np.arange(256, dtype=np.uint8).reshape(16, 16), None, slope, offset).reshape(256)
+    bytes_wanted = tables.view(np.uint8) ^ (0x80 if spec.dtype == np.int8 else 0)
+    return (slope, offset) if bool((bytes_wanted == found).all()) else None
 
 
 def _is_cast(tables: npt.NDArray[Any]) -> bool:

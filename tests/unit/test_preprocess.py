@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edgeinfer.bundle import ImageInput
 from edgeinfer.errors import ModelError
 from edgeinfer.preprocess import WHOLE, Fitter, Placement
-from edgeinfer.tensor import Quantization, TensorSpec, dequantize
+from edgeinfer.tensor import Quantization, TensorSpec, dequantize, quantize
 
 PAD = 114
 # dtype, quantisation of an input whose real values are 0..1.
@@ -259,3 +259,23 @@ def test_boxes_are_clipped_to_the_source():
 def test_channels_that_no_picture_has_are_refused(facts):
     with pytest.raises(ModelError, match=f"{facts['channels']} channels"):
         Fitter(TensorSpec("image", (1, 8, 12, facts["channels"]), np.dtype(np.uint8)), image_input(**facts))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    dtype=st.sampled_from([np.uint8, np.int8]),
+    mean=st.sampled_from([0.0, 127.5, 128.0, 123.675]) | st.floats(0, 255),
+    std=st.sampled_from([1.0, 127.5, 255.0, 58.395]) | st.floats(0.5, 300),
+    steps=st.sampled_from([128.0, 255.0, 64.0]) | st.floats(0.5, 400),
+    zero_point=st.integers(0, 255),
+    width=st.integers(1, 70),
+)
+def test_every_byte_is_stored_as_quantize_stores_it(dtype, mean, std, steps, zero_point, width):
+    """Whether by a table or by a multiplication, to the last bit, at every place of a row."""
+    quantization = Quantization((1 / steps,), (zero_point - (128 if dtype == np.int8 else 0),))
+    image = image_input(colour="bgr", mean=(mean,), std=(std,), width=width, height=256)
+    pixels = np.tile(np.arange(256, dtype=np.uint8)[:, None, None], (1, width, 3))
+    stored, _ = fit(pixels, image, dtype, quantization)
+    spec = TensorSpec("image", stored.shape, np.dtype(dtype), quantization)
+    expected = quantize((np.arange(256, dtype=np.float64) - mean) / std, spec)
+    assert (stored == expected[:, None, None]).all()
