@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import Literal
 
 ClockState = Literal["synced", "unsynced"]
@@ -27,8 +28,13 @@ class Clock:
 def rfc3339(unix_ns: int) -> str:
     """UTC with microseconds, as in `2026-11-22T04:00:00.123456Z`."""
     seconds, nanoseconds = divmod(unix_ns, 1_000_000_000)
-    stamp = datetime.fromtimestamp(seconds, tz=timezone.utc)
-    return f"{stamp:%Y-%m-%dT%H:%M:%S}.{nanoseconds // 1000:06d}Z"
+    return f"{_second(seconds)}.{nanoseconds // 1000:06d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(unix_s: int) -> str:
+    """The whole second, which many frames share."""
+    return f"{datetime.fromtimestamp(unix_s, tz=timezone.utc):%Y-%m-%dT%H:%M:%S}"
 
 
 class ClockWatch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +25,16 @@ class Placement:
     width: float
     height: float
 
-    def to_source(self, boxes_xyxy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Boxes (n, 4) in 0..1 of the model's input -> 0..1 of the source image, clipped. A NaN stays one."""
-        offset = np.array([self.x, self.y, self.x, self.y], dtype=np.float32)
-        extent = np.array([self.width, self.height, self.width, self.height], dtype=np.float32)
-        boxes: npt.NDArray[np.float32] = (boxes_xyxy - offset) / extent
-        return np.clip(boxes, np.float32(0.0), np.float32(1.0), out=boxes)
+    def to_source(self, box_xyxy: Sequence[float]) -> tuple[float, float, float, float]:
+        """A box in 0..1 of the model's input -> 0..1 of the source image, clipped to it."""
+        # Plain numbers: a frame has few boxes, and each call into numpy costs as much as all of them.
+        x_min, y_min, x_max, y_max = box_xyxy
+        return (
+            min(max((x_min - self.x) / self.width, 0.0), 1.0),
+            min(max((y_min - self.y) / self.height, 0.0), 1.0),
+            min(max((x_max - self.x) / self.width, 0.0), 1.0),
+            min(max((y_max - self.y) / self.height, 0.0), 1.0),
+        )
 
 
 WHOLE = Placement(0.0, 0.0, 1.0, 1.0)

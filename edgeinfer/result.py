@@ -16,6 +16,7 @@ from edgeinfer.clock import ClockState
 SCHEMA = "edgeinfer.result/1"
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = tuple(high + low for high in _CROCKFORD for low in _CROCKFORD)
 
 
 class Detection(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -100,22 +101,22 @@ _ENCODER = msgspec.json.Encoder()
 class IdMaker:
     """ULIDs (https://github.com/ulid/spec): 26 characters, unique, and sorted by the time they were made.
 
-    Within one millisecond, or when the wall clock goes back, the random part counts up, so that ids of one
-    maker always increase.
+    The random part is drawn once and counts up from there, and a wall clock that goes back is not followed, so that
+    ids of one maker always increase.
     """
 
     def __init__(self, unix_ns: Callable[[], int]) -> None:
         self._unix_ns = unix_ns
         self._lock = threading.Lock()
-        self._last = 0
+        self._last_ms = 0
+        # One bit less than there is room for, to count up in.
+        self._random = secrets.randbits(79)
 
     def __call__(self) -> str:
         with self._lock:
-            fresh = (self._unix_ns() // 1_000_000 << 80) | secrets.randbits(79)
-            # Same millisecond or an earlier one: count up from the last id.
-            same_time = fresh >> 80 <= self._last >> 80
-            self._last = self._last + 1 if same_time else fresh
-            return _crockford(self._last)
+            self._last_ms = max(self._last_ms, self._unix_ns() // 1_000_000)
+            self._random += 1
+            return _crockford(self._last_ms, 5) + _crockford(self._random, 8)
 
 
 def as_utf8(name: str) -> str:
@@ -124,9 +125,6 @@ def as_utf8(name: str) -> str:
     return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _crockford(number: int) -> str:
-    characters = []
-    for _ in range(26):
-        number, digit = divmod(number, 32)
-        characters.append(_CROCKFORD[digit])
-    return "".join(reversed(characters))
+def _crockford(number: int, pairs: int) -> str:
+    """The lowest 10 bits times `pairs`, as two characters each."""
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(10 * pairs - 10, -1, -10)])

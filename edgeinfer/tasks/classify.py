@@ -13,6 +13,9 @@ from edgeinfer.tasks.labels import check_label_count
 from edgeinfer.tasks.threshold import stored_threshold
 from edgeinfer.tensor import Array, TensorSpec, dequantize
 
+_NOTHING = Outcome(classes=())
+_NO_CLASS, _NO_SCORE = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+
 _FORM = "[1, classes] with at least 2 classes"
 
 
@@ -35,20 +38,24 @@ class Classify:
                 f"output {self._spec.name!r} came with {stored.size} numbers, not as {self._spec.describe()}"
             )
         class_ids, scores = self._from_logits(stored) if self._are_logits else self._from_probabilities(stored)
-        order = np.argsort(-scores, kind="stable")[: self._bundle.decode.max_results]
-        rounded = np.round(np.clip(scores[order].astype(np.float64), 0.0, 1.0), 5)
+        if not class_ids.size:
+            return _NOTHING
+        # Plain numbers: few classes reach the threshold, and each call into numpy costs as much as they do.
+        best = sorted(zip((-scores).tolist(), class_ids.tolist(), strict=True))[: self._bundle.decode.max_results]
         return Outcome(
             classes=tuple(
-                Classification(self._bundle.label(class_id), class_id, score)
-                for class_id, score in zip(class_ids[order].tolist(), rounded.tolist(), strict=True)
+                Classification(self._bundle.label(class_id), class_id, round(min(max(-negated, 0.0), 1.0), 5))
+                for negated, class_id in best
             )
         )
 
     def _from_probabilities(self, stored: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Compared as stored: only what reaches the threshold becomes a real number."""
         if self._least is None:
-            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+            return _NO_CLASS, _NO_SCORE
         class_ids = np.flatnonzero(stored >= self._least)
+        if not class_ids.size:
+            return _NO_CLASS, _NO_SCORE
         return class_ids, dequantize(stored[class_ids], self._spec.quantization)
 
     def _from_logits(self, stored: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,9 @@ CANDIDATES_MAX = 1000
 
 NOTHING = Outcome(detections=())
 
+Row = tuple[float, int, Sequence[float]]
+"""score 0..1, class id, box x_min, y_min, x_max, y_max in 0..1 of the model's input."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -26,6 +29,10 @@ class Found:
     boxes_xyxy: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
     class_ids: npt.NDArray[np.int64]
+
+    def rows(self) -> Iterator[Row]:
+        """Each as plain numbers."""
+        return zip(self.scores.tolist(), self.class_ids.tolist(), self.boxes_xyxy.tolist(), strict=True)
 
     def __getitem__(self, picked: npt.NDArray[np.int64] | npt.NDArray[np.bool_] | slice) -> Found:
         return Found(self.boxes_xyxy[picked], self.scores[picked], self.class_ids[picked])
@@ -49,19 +56,16 @@ def without_doubles(found: Found, iou_max: float) -> Found:
     return found[suppress(found.boxes_xyxy, found.class_ids, iou_max)]
 
 
-def to_outcome(found: Found, decode: Decode, where: Placement, label: Callable[[int], str]) -> Outcome:
+def to_outcome(rows: Iterable[Row], decode: Decode, where: Placement, label: Callable[[int], str]) -> Outcome:
     """Best first -> at most `max_results` detections of the source; what lies outside the picture is left out."""
-    boxes = where.to_source(found.boxes_xyxy)
-    # Rounded before they are judged: a box that has no area when written has none.
-    boxes_xyxy = np.round(boxes.astype(np.float64), 6)
-    inside = ((boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) > 0).all(axis=1)
-    picked = np.flatnonzero(inside)[: decode.max_results]
-    scores = np.round(np.clip(found.scores[picked].astype(np.float64), 0.0, 1.0), 5)
-    return Outcome(
-        detections=tuple(
-            Detection(label(class_id), class_id, score, (box[0], box[1], box[2], box[3]))
-            for class_id, score, box in zip(
-                found.class_ids[picked].tolist(), scores.tolist(), boxes_xyxy[picked].tolist(), strict=True
-            )
-        )
-    )
+    detections: list[Detection] = []
+    for score, class_id, box_xyxy in rows:
+        x_min, y_min, x_max, y_max = where.to_source(box_xyxy)
+        # Rounded before it is judged: a box that has no area when written has none.
+        placed = (round(x_min, 6), round(y_min, 6), round(x_max, 6), round(y_max, 6))
+        if placed[2] <= placed[0] or placed[3] <= placed[1]:
+            continue
+        detections.append(Detection(label(class_id), class_id, round(min(max(score, 0.0), 1.0), 5), placed))
+        if len(detections) == decode.max_results:
+            break
+    return Outcome(detections=tuple(detections))

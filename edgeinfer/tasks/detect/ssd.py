@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from edgeinfer.bundle import Bundle
 from edgeinfer.errors import ModelError
 from edgeinfer.preprocess import Placement
 from edgeinfer.result import Outcome
-from edgeinfer.tasks.detect.found import NOTHING, Found, best_first, to_outcome
+from edgeinfer.tasks.detect.found import NOTHING, Row, to_outcome
 from edgeinfer.tensor import Array, TensorSpec, dequantize
 
 _FORM = "boxes [1, n, 4], classes [1, n], scores [1, n] and a count [1]"
@@ -54,25 +55,11 @@ class Ssd:
             _check_forms(specs, [spec.shape for spec in specs])
 
     def decode(self, raw: tuple[Array, ...], where: Placement) -> Outcome:
-        real = [dequantize(stored, spec.quantization) for stored, spec in zip(raw, self._specs, strict=True)]
+        real = [_real(stored, spec) for stored, spec in zip(raw, self._specs, strict=True)]
         if self._order is None:
             self._order = _order_by_value(self._specs, real)
-        order = self._order
-        boxes_yxyx = real[order.boxes].reshape(-1, 4)
-        scores = real[order.scores].reshape(-1)
-        class_ids = real[order.classes].reshape(-1)
-        count = _count(real[order.count], min(len(boxes_yxyx), len(scores), len(class_ids)))
-        decode = self._bundle.decode
-        # A NaN compares false.
-        picked = np.flatnonzero(
-            (scores[:count] >= np.float32(decode.score_min)) & (class_ids[:count] >= 0) & np.isfinite(class_ids[:count])
-        )
-        if not picked.size:
-            return NOTHING
-        found = best_first(
-            Found(boxes_yxyx[picked][:, [1, 0, 3, 2]], scores[picked], np.rint(class_ids[picked]).astype(np.int64))
-        )
-        return to_outcome(found, decode, where, self._label)
+        rows = _rows(real, self._order, self._bundle.decode.score_min)
+        return to_outcome(rows, self._bundle.decode, where, self._label) if rows else NOTHING
 
     def _label(self, class_id: int) -> str:
         named = class_id + self._first_label
@@ -90,11 +77,34 @@ def _check_labels(bundle: Bundle, named: int) -> None:
         )
 
 
+def _real(stored: Array, spec: TensorSpec) -> npt.NDArray[np.float32]:
+    return stored if stored.dtype == np.float32 else dequantize(stored, spec.quantization)
+
+
+def _rows(real: Sequence[npt.NDArray[np.float32]], order: _Order, score_min: float) -> list[Row]:
+    """The objects that reach the threshold, best first, without boxes that are none."""
+    # Plain numbers: there are ten to a hundred of them, and each call into numpy costs as much.
+    scores: list[float] = real[order.scores].reshape(-1).tolist()
+    class_ids: list[float] = real[order.classes].reshape(-1).tolist()
+    boxes_yxyx = real[order.boxes].reshape(-1, 4)
+    count = _count(real[order.count], min(len(boxes_yxyx), len(scores), len(class_ids)))
+    least = float(np.float32(score_min))
+    rows: list[Row] = []
+    for index in range(count):
+        # A NaN compares false.
+        if scores[index] >= least and 0 <= class_ids[index] < inf:
+            y_min, x_min, y_max, x_max = boxes_yxyx[index].tolist()
+            if 0 < x_max - x_min < inf and 0 < y_max - y_min < inf:
+                rows.append((scores[index], round(class_ids[index]), (x_min, y_min, x_max, y_max)))
+    rows.sort(key=lambda row: -row[0])
+    return rows
+
+
 def _count(stored: npt.NDArray[np.float32], most: int) -> int:
     """How many of the rows are objects; the rest is what an earlier frame left there."""
-    if stored.size != 1 or not np.isfinite(stored).all():
+    if stored.size != 1 or not isfinite(count := stored.item()):
         return 0
-    return max(0, min(round(stored.item()), most))
+    return max(0, min(round(count), most))
 
 
 def _order_by_name(specs: tuple[TensorSpec, ...]) -> _Order | None:
