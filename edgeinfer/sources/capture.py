@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,12 @@ _FFMPEG_QUIET = "-8"
 _V4L2_SELECT_TIMEOUT_S = "1"
 _LOG_SILENT = 0
 
+# As many as can be in flight between a camera and the sinks that draw; whoever keeps more gets memory of their own.
+_BUFFERS_MAX = 8
+_UNUSED_REFERENCES = 2
+# Without the global lock another thread may just be giving a reference away.
+_COUNTS_ARE_EXACT = getattr(sys, "_is_gil_enabled", lambda: True)()
+
 
 def open_capture(path: str, backend: int, parameters: Sequence[int] = ()) -> Capture | None:
     """Open by path or URL; None where OpenCV cannot."""
@@ -32,11 +39,38 @@ def open_capture(path: str, backend: int, parameters: Sequence[int] = ()) -> Cap
     return Capture(capture)
 
 
+class Buffers:
+    """Memory for pictures, used again once nobody holds the picture in it: no page is touched for the first time twice.
+
+    A picture is held by its array and by every view of it, and numpy lets each of these hold the array that owns the
+    memory: when the owner's references are down to ours, it is free.
+    """
+
+    def __init__(self) -> None:
+        self._owners: list[Pixels] = []
+
+    def free(self) -> Pixels | None:
+        """Memory that nobody uses; None where there is none."""
+        for index in range(len(self._owners)):
+            # Named nowhere: the list's reference, and the one that the call itself holds.
+            if sys.getrefcount(self._owners[index]) <= _UNUSED_REFERENCES:
+                return self._owners[index]
+        return None
+
+    def keep(self, pixels: Pixels) -> None:
+        """Remember the memory of a picture that was read into none of ours."""
+        if self._owners and self._owners[0].shape != pixels.shape:
+            self._owners.clear()
+        if pixels.base is None and pixels.flags.owndata and len(self._owners) < _BUFFERS_MAX:
+            self._owners.append(pixels)
+
+
 class Capture:
     """A `cv2.VideoCapture` whose `close` never pulls the device from under a running `read`."""
 
     def __init__(self, capture: cv2.VideoCapture) -> None:
         self._capture = capture
+        self._buffers = Buffers()
         self._reading = threading.Lock()
         self._closed = threading.Event()
 
@@ -71,12 +105,18 @@ class Capture:
         self._release_if_idle()
 
     def _read(self) -> Pixels | None:
+        buffer = self._buffers.free() if _COUNTS_ARE_EXACT else None
         try:
-            there, pixels = self._capture.read()
+            there, pixels = self._capture.read(buffer)
         except cv2.error:
             # An empty picture from a driver: OpenCV fails to convert it.
             return None
-        return pixels if there and pixels is not None and pixels.size else None  # type: ignore[return-value]
+        if not there or pixels is None or not pixels.size:
+            return None
+        picture: Pixels = pixels  # type: ignore[assignment]
+        if picture is not buffer:
+            self._buffers.keep(picture)
+        return picture
 
     def _release_if_idle(self) -> None:
         # Releasing beneath a read crashes the process. The reader looks at `closed` after it let go of the lock.
