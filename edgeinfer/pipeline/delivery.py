@@ -6,7 +6,9 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
+from edgeinfer.clock import Clock
 from edgeinfer.errors import OutputError
 from edgeinfer.frame import Frame
 from edgeinfer.metrics import Tally
@@ -17,24 +19,66 @@ log = logging.getLogger(__name__)
 
 _QUEUE_WITH_PIXELS = 4
 _QUEUE_WITHOUT_PIXELS = 256
+# Of a live source: how long a sink may need, at its pace, for what waits before it; what is left there at most.
+_BACKLOG_NS = 200_000_000
+_STALE_NS = 10_000_000_000
+_WRITES_REMEMBERED = 8
+
+
+class _Waiting(NamedTuple):
+    result: Result
+    frame: Frame | None
+    captured_ns: int
+
+
+class _Pace:
+    """How long a sink takes for a result, of late: the mean of some writes but for the slowest.
+
+    So a disk that stalls once does not count as slow, and a sink that is slow time and again does.
+    """
+
+    def __init__(self) -> None:
+        self._writes_ns: deque[int] = deque(maxlen=_WRITES_REMEMBERED)
+
+    def add(self, took_ns: int) -> None:
+        self._writes_ns.append(took_ns)
+
+    def results_within(self, nanoseconds: int) -> int:
+        """How many results it takes in that time, at least one."""
+        usual_ns = sum(self._writes_ns) - max(self._writes_ns, default=0)
+        return max(1, nanoseconds * (len(self._writes_ns) - 1) // usual_ns) if usual_ns > 0 else _QUEUE_WITHOUT_PIXELS
 
 
 class Delivery:
     """Writes results to one sink.
 
-    lossless: `put` waits for room, otherwise the oldest waiting result is dropped. What the sink refuses is counted as
-    `failed.sink.<uri>`, and the next result is tried again; what it never got to see as `dropped.sink.<uri>`.
+    lossless: `put` waits for room. Otherwise the oldest results are dropped: where there is no room, and where the sink
+    is so slow that all it gets would be old. What is older than `max_age_ms` is dropped in any case, and counted as
+    `dropped.max_age.sink.<uri>`. What the sink refuses is counted as `failed.sink.<uri>`, and the next result is tried
+    again; what else it never got to see as `dropped.sink.<uri>`.
     `on_gone` is called, by the sink's thread, when the sink takes no more: its reader went away, or it failed for good.
     """
 
-    def __init__(self, sink: Sink, tally: Tally, *, lossless: bool, on_gone: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        tally: Tally,
+        *,
+        lossless: bool,
+        on_gone: Callable[[], None],
+        max_age_ms: float | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.sink = sink
         self._tally = tally
         self._lossless = lossless
         self._on_gone = on_gone
         usual = _QUEUE_WITH_PIXELS if sink.wants_pixels else _QUEUE_WITHOUT_PIXELS
         self._size: int = getattr(sink, "waiting_max", usual)
-        self._waiting: deque[tuple[Result, Frame | None]] = deque()
+        self._max_age_ns = None if max_age_ms is None else round(max_age_ms * 1e6)
+        self._monotonic_ns = (clock or Clock()).monotonic_ns
+        self._pace = _Pace()
+        self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._is_finished = False
         self._is_hurried = False
@@ -74,7 +118,7 @@ class Delivery:
             if self._is_finished or self._is_gone:
                 self._tally.add(f"dropped.sink.{self.sink.uri}")
                 return
-            self._waiting.append((result, frame if self.sink.wants_pixels else None))
+            self._waiting.append(_Waiting(result, frame if self.sink.wants_pixels else None, frame.captured_ns))
             self._changed.notify_all()
 
     def hurry(self) -> None:
@@ -101,22 +145,45 @@ class Delivery:
     def _run(self) -> None:
         try:
             while (item := self._next()) is not None:
-                self._write(*item)
+                begin_ns = self._monotonic_ns()
+                self._write(item.result, item.frame)
+                self._pace.add(self._monotonic_ns() - begin_ns)
         except Exception:
             log.exception("output %s failed and is given up", self.sink.uri)
             self._give_up(OutputError(f"output {self.sink.uri} failed"))
             self._on_gone()
         self._close()
 
-    def _next(self) -> tuple[Result, Frame | None] | None:
+    def _next(self) -> _Waiting | None:
         with self._changed:
             self._is_writing = False
-            self._changed.wait_for(lambda: self._waiting or self._is_finished or self._is_gone)
+            self._changed.wait_for(self._is_something_left)
             if self._is_gone or not self._waiting:
                 return None
             self._is_writing = True
             self._changed.notify_all()
             return self._waiting.popleft()
+
+    def _is_something_left(self) -> bool:
+        """Whether there is a result that the sink shall have, or no more to come."""
+        if not self._lossless:
+            self._leave_the_stale()
+        return bool(self._waiting) or self._is_finished or self._is_gone
+
+    def _leave_the_stale(self) -> None:
+        now_ns = self._monotonic_ns()
+        if self._max_age_ns is not None:
+            while self._waiting and now_ns - self._waiting[0].captured_ns > self._max_age_ns:
+                self._waiting.popleft()
+                self._tally.add(f"dropped.max_age.sink.{self.sink.uri}")
+        if len(self._waiting) < 2:
+            return
+        room = self._pace.results_within(_BACKLOG_NS)
+        while len(self._waiting) > 1 and (
+            len(self._waiting) > room or now_ns - self._waiting[0].captured_ns > _STALE_NS
+        ):
+            self._waiting.popleft()
+            self._tally.add(f"dropped.sink.{self.sink.uri}")
 
     def _write(self, result: Result, frame: Frame | None) -> None:
         try:

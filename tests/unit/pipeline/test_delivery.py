@@ -4,12 +4,14 @@ import threading
 
 import numpy as np
 
+from edgeinfer.clock import Clock
 from edgeinfer.errors import OutputError
 from edgeinfer.frame import Frame
 from edgeinfer.metrics import Tally
 from edgeinfer.pipeline.delivery import Delivery
 from edgeinfer.sinks.memory import MemorySink
 
+STANDING = Clock(monotonic_ns=lambda: 0)
 FRAME = Frame(np.zeros((2, 2, 3), dtype=np.uint8), 0, 0, 0, "test:")
 
 
@@ -39,9 +41,9 @@ class GatedSink(MemorySink):
         super().close()
 
 
-def delivery_to(sink, *, lossless, on_gone=lambda: None):
+def delivery_to(sink, *, lossless, on_gone=lambda: None, max_age_ms=None, clock=STANDING):
     tally = Tally()
-    delivery = Delivery(sink, tally, lossless=lossless, on_gone=on_gone)
+    delivery = Delivery(sink, tally, lossless=lossless, on_gone=on_gone, max_age_ms=max_age_ms, clock=clock)
     delivery.start()
     return delivery, tally
 
@@ -174,3 +176,111 @@ def test_a_bug_in_a_sink_ends_that_sink_only(caplog):
     assert str(delivery.failure) == "output gated: failed, 1 result lost"
     assert tally["dropped.sink.gated:"] == 1
     assert "Traceback" in caplog.text
+
+
+class WorkingSink(MemorySink):
+    """A sink whose write number n takes `took_ms(n)` of a clock of its own, while results go on coming 30 a second.
+
+    Where it is done before the next one, that one comes at once: nobody waits in this clock.
+    """
+
+    EVERY_NS = 33_333_333
+
+    def __init__(self, took_ms, *, results):
+        super().__init__("working:")
+        self.clock = Clock(monotonic_ns=lambda: self.now_ns)
+        self.now_ns = 0
+        self.ages_ms = []
+        self.delivery = None
+        self._took_ms = took_ms
+        self._number = results
+        self._came_ns = []
+
+    def let_come(self, *, at_once=False):
+        """Put what has come by now."""
+        while len(self._came_ns) < self._number:
+            due_ns = self._came_ns[-1] + self.EVERY_NS if self._came_ns else 0
+            if due_ns > self.now_ns and not at_once:
+                return
+            at_once = False
+            self._came_ns.append(min(due_ns, self.now_ns))
+            self.delivery.put(len(self._came_ns) - 1, Frame(FRAME.pixels, 0, self._came_ns[-1], 0, "test:"))
+        self.delivery.finish()
+
+    def write(self, number, frame):
+        self.ages_ms.append((self.now_ns - self._came_ns[number]) / 1e6)
+        self.now_ns += round(self._took_ms(len(self.ages_ms)) * 1e6)
+        super().write(number, frame)
+        self.let_come(at_once=number == len(self._came_ns) - 1)
+
+
+def work(took_ms, *, results=300, max_age_ms=None):
+    sink = WorkingSink(took_ms, results=results)
+    sink.delivery, tally = delivery_to(sink, lossless=False, max_age_ms=max_age_ms, clock=sink.clock)
+    sink.let_come()
+    assert sink.delivery.join(10)
+    return sink, list(sink), tally
+
+
+def test_a_sink_that_is_always_slower_than_the_results_gets_new_ones():
+    sink, written, tally = work(lambda number: 500)
+    # After the two writes that show its pace, what it gets is as new as the last result: a period at most.
+    assert max(sink.ages_ms[3:]) <= 34
+    assert written[-1] == 299
+    assert len(written) + tally["dropped.sink.working:"] == 300
+
+
+def test_a_disk_that_stalls_once_loses_nothing():
+    _, written, tally = work(lambda number: 5000 if number == 50 else 0.02)
+    assert written == list(range(300))
+    assert tally["dropped.sink.working:"] == 0
+
+
+def test_a_sink_that_is_slow_every_other_time_gets_new_ones_too():
+    sink, _, _ = work(lambda number: 1000 * (number % 2), results=1500)
+    assert max(sink.ages_ms[8:]) <= 1034
+
+
+def test_a_sink_a_little_slower_than_the_results_is_never_far_behind():
+    sink, _, _ = work(lambda number: 40, results=3000)
+    assert max(sink.ages_ms) <= 250
+
+
+def test_nothing_waits_longer_than_some_seconds_while_newer_results_are_there():
+    _, written, tally = work(lambda number: 60_000 if number == 2 else 0.02, results=2000)
+    # All that waited through a minute but for the last of it; 256 had room, and of those 10 s are let through.
+    assert written[:2] == [0, 1]
+    assert written[2] > 1500
+    assert len(written) + tally["dropped.sink.working:"] == 2000
+
+
+def test_a_slow_sink_is_given_nothing_that_is_older_than_the_limit():
+    sink, written, tally = work(lambda number: 500 if number < 9 else 20, max_age_ms=100)
+    assert max(sink.ages_ms) <= 100
+    assert tally["dropped.max_age.sink.working:"] > 0
+    drops = tally["dropped.max_age.sink.working:"] + tally["dropped.sink.working:"]
+    assert len(written) + drops == 300
+
+
+def test_what_became_too_old_is_dropped_though_nothing_newer_came():
+    sink = GatedSink()
+    now_ns = [0]
+    delivery, tally = delivery_to(sink, lossless=False, max_age_ms=100, clock=Clock(monotonic_ns=lambda: now_ns[0]))
+    delivery.put(0, FRAME)
+    sink.entered.wait(5)
+    delivery.put(1, FRAME)
+    now_ns[0] = 500_000_000
+    sink.gate.set()
+    delivery.finish()
+    assert delivery.join(5)
+    assert list(sink) == [0]
+    assert tally["dropped.max_age.sink.gated:"] == 1
+
+
+def test_a_file_has_no_age_and_a_slow_sink_gets_all_of_it():
+    sink = WorkingSink(lambda number: 500, results=20)
+    sink.delivery, tally = delivery_to(sink, lossless=True, max_age_ms=1, clock=sink.clock)
+    sink.let_come()
+    assert sink.delivery.join(10)
+    assert list(sink) == list(range(20))
+    assert tally["dropped.max_age.sink.working:"] == 0
