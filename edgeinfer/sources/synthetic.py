@@ -5,7 +5,8 @@ Names: `blood-smear` (cells under a microscope), `test-card` (one box at a known
 Query: `width`, `height`, `fps`, `seed`; `frames=N` ends after N frames and, unless `live=1` is said, gives them
 as fast as they are taken, none dropped, like a file; without `frames` it is an endless camera that keeps `fps`.
 Drills, to see what happens when a camera fails: `lose_after=N` is lost after N frames, `stall_after=N` then gives
-nothing until the read times out and it is lost, `silent=1` never gives one.
+nothing until the read times out and it is lost, `silent=1` never gives one; `burst=N` gives N frames at once and then
+none for as long as they should have taken, `resize_every=N` changes between the whole size and half of it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ _BOX_BGR = (255, 255, 255)
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What a synthetic source does and when; `fault_after` frames it is `lost`, or stalls."""
+    """What a synthetic source does and when; `fault_after` frames it is `lost`, or stalls.
+
+    burst: so many frames come at once. resize_every: after so many frames the size changes.
+    """
 
     name: str
     width: int
@@ -47,6 +51,8 @@ class Script:
     frames: int | None
     fault_after: int | None
     lost: bool
+    burst: int = 1
+    resize_every: int | None = None
 
 
 def open_synthetic(word: str, options: SourceOptions, clock: Clock) -> SyntheticSource:
@@ -105,6 +111,8 @@ class SyntheticSource:
         seq, self._seq = self._seq, self._seq + 1
         at_s = seq / script.fps
         pixels = self._draw(seq, at_s)
+        if script.resize_every is not None and seq // script.resize_every % 2 == 1:
+            pixels = np.ascontiguousarray(pixels[::2, ::2])
         captured_ns, captured_unix_ns = self._clock.monotonic_ns(), self._clock.unix_ns()
         return Frame(pixels, seq, captured_ns, captured_unix_ns, self.uri, None if self.live else at_s)
 
@@ -113,7 +121,9 @@ class SyntheticSource:
 
     def _pace(self) -> bool:
         """Wait for the next frame's time; True when closed meanwhile. Who reads late delays the rest."""
-        period_ns = round(1e9 / self._script.fps)
+        if self._seq % self._script.burst != 0:
+            return False
+        period_ns = round(1e9 / self._script.fps) * self._script.burst
         now_ns = self._clock.monotonic_ns()
         due_ns = now_ns if self._due_ns is None else self._due_ns
         self._due_ns = max(due_ns, now_ns - period_ns) + period_ns
@@ -144,13 +154,14 @@ def read_script(word: str, options: SourceOptions) -> Script:
     live = values.switch("live")
     seed = values.whole("seed") or 0
     fault_after, lost = _fault(values, word)
+    burst, resize_every = values.whole("burst", low=1), values.whole("resize_every", low=1)
     values.done()
     check(SourceOptions(width=width, height=height, fps=fps))
     if min(width, height) < SIDE_MIN or width * height > PIXELS_MAX:
         hint = f"{SIDE_MIN} pixels a side, up to {PIXELS_MAX // 1_000_000} million"
         raise SourceError(f"{width}x{height} in {word!r} cannot be drawn", hint=hint)
     live = frames is None if live is None else live
-    return Script(name, width, height, fps, seed, live, frames, fault_after, lost)
+    return Script(name, width, height, fps, seed, live, frames, fault_after, lost, burst or 1, resize_every)
 
 
 def _fault(values: Query, word: str) -> tuple[int | None, bool]:

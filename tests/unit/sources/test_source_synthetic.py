@@ -168,3 +168,17 @@ def test_a_word_that_makes_no_sense_is_refused(word: str, says: str) -> None:
 def test_a_pixel_format_is_refused() -> None:
     with pytest.raises(SourceError, match="format cannot be chosen"):
         open_source("synthetic://noise", SourceOptions(pixel_format="MJPG"))
+
+
+def test_a_burst_comes_at_once_and_keeps_the_mean_rate() -> None:
+    fake = FakeTime()
+    source = source_of("synthetic://test-card?fps=10&burst=5", fake)
+    captured_s = [(frame.captured_ns - 1_000_000_000) / 1e9 for frame in (source.read() for _ in range(20)) if frame]
+    assert captured_s == pytest.approx([0.5 * (index // 5) for index in range(20)])
+
+
+def test_the_size_changes_as_often_as_asked_for() -> None:
+    source = source_of("synthetic://test-card?frames=8&width=65&height=48&resize_every=3", FakeTime())
+    frames = list(iter(source.read, None))
+    assert [(frame.width, frame.height) for frame in frames] == [(65, 48)] * 3 + [(33, 24)] * 3 + [(65, 48)] * 2
+    assert all(frame.pixels.flags.c_contiguous for frame in frames)
