@@ -12,6 +12,7 @@ from edgeinfer.bundle import Overrides
 from edgeinfer.config import PipelineConfig
 from edgeinfer.errors import UsageError
 from edgeinfer.model import Model, open_model
+from edgeinfer.pipeline import Report
 from edgeinfer.pipeline.assemble import open_pipeline, overrides_of
 from edgeinfer.result import Result
 from edgeinfer.sinks.memory import MemorySink
@@ -45,16 +46,19 @@ def load(model: Word, *, device: str = "auto", threads: int | None = None, **opt
 
 def run(
     model: Word, source: Word, *, device: str = "auto", outputs: Word | Sequence[Word] = (), **options: Any
-) -> Generator[Result, None, None]:
+) -> Generator[Result, None, Report]:
     """The results of a model over a source, one by one as they come; leaving the loop stops and closes everything.
 
     source: `/dev/video0`, `camera://0`, `rtsp://…`, a video or image file, a folder, a glob, `synthetic://…`.
     outputs: one or several, written beside: `-`, `file.jsonl`, `file.csv`, `file.mp4`.
-    options: as the flags of `edgeinfer run`: frames, max_age (ms), score_min, labels, threads, …
+    options: as the flags of `edgeinfer run`: frames, max_age (ms), rate (fps), gate ("motion"), keyframe (s), profile,
+    score_min, labels, threads, …
 
     From a file every frame has a result, and a slow loop slows the reading. From a live source results that the loop
-    does not take in time are dropped, oldest first; at most three wait for it. Raises, when the loop begins or after
-    the results there were, ModelError, DeviceNotFound, SourceError, OutputError, UsageError.
+    does not take in time are dropped, oldest first; at most three wait for it. With a gate, a result may be `reused`:
+    not inferred from its own frame. The generator's own value (`report = yield from run(…)`) is the pipeline's report.
+    Raises, when the loop begins or after the results there were, ModelError, DeviceNotFound, SourceError, OutputError,
+    UsageError.
     """
     words = tuple(fspath(output) for output in ([outputs] if isinstance(outputs, (str, PathLike)) else outputs))
     config = _config(model=fspath(model), source=fspath(source), device=device, output=words, **options)
@@ -69,9 +73,10 @@ def run(
         pipeline.stop()
         sink.close()  # Lets a `write` that waits for this loop go.
         pipeline.close()
-    error = pipeline.report().error
-    if error is not None:
-        raise error
+    report = pipeline.report()
+    if report.error is not None:
+        raise report.error
+    return report
 
 
 def _config(**words: Any) -> PipelineConfig:

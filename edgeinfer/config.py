@@ -28,7 +28,9 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     """One pipeline; every name is the flag of `edgeinfer run` with - written as _.
 
     score_min, iou_max: 0..1. max_age: milliseconds. frames: stop after so many. width, height: pixels. fps: of the
-    camera. mean, std: real = (pixel - mean) / std. isolate: run a CPU, too, in a process that can be replaced.
+    camera. rate: inferences per second at most. gate: leaves the model out while nothing changes; keyframe: seconds
+    after which it runs anyway. profile: measure each stage. mean, std: real = (pixel - mean) / std. isolate: run a CPU,
+    too, in a process that can be replaced.
     """
 
     model: Word
@@ -44,6 +46,10 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     output: tuple[Word, ...] = ()
     frames: Annotated[int, Meta(ge=1)] | None = None
     max_age: Annotated[float, Meta(gt=0, le=1e9)] | None = None
+    rate: Annotated[float, Meta(ge=0.001, le=1000)] | None = None
+    gate: Word | None = None
+    keyframe: Annotated[float, Meta(gt=0, le=86_400)] | None = None
+    profile: bool = False
     task: Word | None = None
     decoder: Word | None = None
     colour: Literal["rgb", "bgr", "gray"] | None = None

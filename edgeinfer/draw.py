@@ -29,6 +29,8 @@ def annotate(pixels: Pixels, result: Result) -> None:
         _draw_detection(pixels, detection)
     for line, found in enumerate(result.classes or ()):
         _draw_class(pixels, found, line)
+    if result.inferred_age_ms is not None:
+        _draw_text(pixels, f"reused, {result.inferred_age_ms / 1000:.1f} s", (0, pixels.shape[0]), _DARK)
 
 
 def _draw_detection(pixels: Pixels, detection: Detection) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from edgeinfer.bundle import Bundle, Overrides, load_bundle
 from edgeinfer.bundle.facts import Format
@@ -117,6 +118,27 @@ class Model:
                 decode=_ms(done_ns - computed_ns),
                 age=_ms(done_ns - frame.captured_ns),
             ),
+        )
+
+    def reuse(self, result: Result, frame: Frame, *, inferred_age_ns: int) -> Result:
+        """What was inferred from an earlier frame, said of this one and marked as reused; no stage took any time.
+
+        inferred_age_ns: how long before this frame that one was taken.
+        """
+        wait_ms = _ms(self._clock.monotonic_ns() - frame.captured_ns)
+        return replace(
+            result,
+            id=self._new_id(),
+            seq=frame.seq,
+            captured_at=rfc3339(frame.captured_unix_ns),
+            clock=self._clock_watch.state(),
+            monotonic_ns=frame.captured_ns,
+            position_s=None if frame.position_s is None else round(frame.position_s, 6),
+            source=SourceInfo(uri=as_utf8(frame.uri), width=frame.width, height=frame.height),
+            reused=True,
+            inferred_seq=result.seq,
+            inferred_age_ms=_ms(inferred_age_ns),
+            timing_ms=Timing(wait=wait_ms, preprocess=0.0, infer=0.0, decode=0.0, age=wait_ms),
         )
 
     def close(self) -> None:

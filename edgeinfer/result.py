@@ -71,7 +71,11 @@ class Timing(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """The answer for one frame; see `schema` for the version of this form."""
+    """The answer for one frame; see `schema` for the version of this form.
+
+    reused: a gate saw nothing move, so the model did not run on this frame; what is found is from frame
+    `inferred_seq`, which the source took `inferred_age_ms` before this one. All three are absent from a fresh result.
+    """
 
     schema: str = msgspec.field(default_factory=lambda: SCHEMA)
     id: str
@@ -86,6 +90,9 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     model: ModelInfo
     device: str
     task: str
+    reused: bool = False
+    inferred_seq: int | None = None
+    inferred_age_ms: float | None = None
     detections: tuple[Detection, ...] | None = None
     classes: tuple[Classification, ...] | None = None
     timing_ms: Timing

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from edgeinfer.cli.arguments import add_model_arguments, flag_of, number, stated_flags, whole
-from edgeinfer.cli.terminal import LiveLine, closing_line, configure_logging
+from edgeinfer.cli.terminal import LiveLine, closing_line, configure_logging, profile_table
 from edgeinfer.config import Config, PipelineConfig, read_config
 from edgeinfer.delegates import Devices
 from edgeinfer.errors import EdgeInferError, UsageError
@@ -54,7 +54,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--frames", metavar="N", type=whole, help="stop after so many frames, of a file or a camera")
     add("--config", metavar="FILE", type=Path, help="pipelines in TOML, in the same words; flags go over it")
+    add("--rate", metavar="FPS", type=number, help="infer so many frames a second at most, of a file by its own time")
+    add("--gate", metavar="G", help="motion: leave the model out while nothing moves; such results are marked reused")
+    add(
+        "--keyframe",
+        metavar="S",
+        type=number,
+        help="with --gate: run the model after so many seconds anyway (2)",
+    )
     add("--max-age", metavar="MS", type=number, help="of a camera or stream, drop what is older; a file has no age")
+    add("--profile", action="store_true", default=None, help="at the end, a table of where the time went, on stderr")
     add("--quiet", action="store_true", help="no live line, no closing line, only warnings")
     add_model_arguments(parser)
     camera = parser.add_argument_group("what a camera is asked for")
@@ -191,6 +200,9 @@ class _Run:
         report = pipeline.report()
         if not self._quiet:
             log.info("%s", closing_line(pipeline.name, pipeline.device, report))
+        if report.profile:
+            # Asked for, so shown even when quiet; stdout may hold the results.
+            sys.stderr.write(profile_table(pipeline.name, report))
         if report.error is None:
             return
         whose = f"pipeline {pipeline.name}: " if len(self._pipelines) > 1 else ""

@@ -92,7 +92,7 @@ class LiveLine:
             _write_stderr(_CLEAR_LINE)
 
     def _text(self) -> str:
-        frames = sum(pipeline.tally["inferred"] for pipeline in self._pipelines)
+        frames = sum(pipeline.tally["inferred"] + pipeline.tally["gated"] for pipeline in self._pipelines)
         parts = [f"{frames} frames", f"{self._fps(frames):.1f} fps"]
         for pipeline in self._pipelines:
             prefix = f"{pipeline.name}: " if len(self._pipelines) > 1 else ""
@@ -100,6 +100,8 @@ class LiveLine:
                 parts.append(f"{prefix}{pipeline.state}")
             elif pipeline.latest is not None:
                 parts.append(f"{prefix}{pipeline.latest.timing_ms.age:.0f} ms old, {summary(pipeline.latest)}")
+                if pipeline.latest.inferred_age_ms is not None:
+                    parts[-1] += f", unchanged for {pipeline.latest.inferred_age_ms / 1000:.1f} s"
         return " | ".join(parts)
 
     def _fps(self, frames: int) -> float:
@@ -157,9 +159,13 @@ def summary(result: Result) -> str:
 
 def closing_line(name: str, device: str, report: Report) -> str:
     """How a run went, in one line."""
-    fps = report.frames / report.elapsed_s if report.elapsed_s > 0 else 0.0
+    frames = report.frames + report.gated
+    fps = frames / report.elapsed_s if report.elapsed_s > 0 else 0.0
     stages = ", ".join(f"{stage} {mean:.2f}" for stage, mean in report.stage_ms.items())
-    parts = [f"{name}: {report.frames} frames in {report.elapsed_s:.1f} s, {fps:.1f} fps on {device} (ms: {stages})"]
+    parts = [f"{name}: {frames} frames in {report.elapsed_s:.1f} s, {fps:.1f} fps on {device} (ms: {stages})"]
+    if report.gated:
+        saved = 100 * report.gated / frames
+        parts.append(f"{report.frames} inferred, {report.gated} reused: the gate saved {saved:.1f} % of the inferences")
     if report.dropped:
         parts.append("dropped: " + ", ".join(f"{count} {reason}" for reason, count in sorted(report.dropped.items())))
     if report.skipped:
@@ -167,3 +173,17 @@ def closing_line(name: str, device: str, report: Report) -> str:
         more = ", …" if len(report.skipped) > 3 else ""
         parts.append(f"skipped {len(report.skipped)}: {names}{more}")
     return "; ".join(parts)
+
+
+def profile_table(name: str, report: Report) -> str:
+    """Where the time of a run went, a line per stage; what was dropped, and why."""
+    width = max(len(plain(each.stage)) for each in report.profile)
+    lines = [f"{name + ' (ms)':{width}}   count      mean       p50       p99       max  kB written"]
+    for each in report.profile:
+        written = "" if each.bytes_each is None else f"{each.bytes_each / 1000:.1f}"
+        lines.append(
+            f"{plain(each.stage):{width}} {each.count:7} {each.mean_ms:9.3f} {each.p50_ms:9.3f}"
+            f" {each.p99_ms:9.3f} {each.max_ms:9.3f} {written:>11}".rstrip()
+        )
+    drops = ", ".join(f"{count} {reason}" for reason, count in sorted(report.dropped.items())) or "none"
+    return "\n".join([*lines, f"dropped: {plain(drops)}", ""])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,8 +16,11 @@ from edgeinfer.metrics import Tally
 from edgeinfer.model import Model
 from edgeinfer.pipeline.capture import Capture
 from edgeinfer.pipeline.delivery import Delivery
+from edgeinfer.pipeline.gate import KEYFRAME_S, Gate, Reuse
 from edgeinfer.pipeline.handoff import BoundedQueue, Finished, Handoff, Mailbox
-from edgeinfer.result import Result
+from edgeinfer.pipeline.profile import Profile, StageTime
+from edgeinfer.pipeline.rate import Rate
+from edgeinfer.result import Result, Timing
 from edgeinfer.sinks import Sink
 from edgeinfer.sources import Source
 
@@ -24,20 +28,26 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 0.5
 _CAPTURE_MAY_TAKE_S = 0.3
+_OLD_BEFORE_SAID = 30
 
 __all__ = ["Limits", "Pipeline", "Report"]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """frames: stop after so many were inferred. max_age_ms: a live result older than that is not published.
+    """frames: stop after so many were inferred, answered by the gate, or too old for either.
 
+    max_age_ms: a live result older than that is not published, nor written by a sink that is late. rate_fps: so many
+    frames a second are taken up at most; of a file, by its own time. keyframe_s: with a gate, the model runs after that
+    much time whatever the gate says.
     first_frame_s: how long a source may take for its first frame. silence_s: a read that takes longer hangs.
     sinks_s: after a stop, how long all sinks together may take for what they still hold.
     """
 
     frames: int | None = None
     max_age_ms: float | None = None
+    rate_fps: float | None = None
+    keyframe_s: float = KEYFRAME_S
     first_frame_s: float = 15.0
     silence_s: float = 20.0
     sinks_s: float = 5.0
@@ -47,11 +57,13 @@ class Limits:
 class Report:
     """How a run went. frames: inferred; results: handed to the outputs; elapsed_s: without the outputs' last writes.
 
-    counts: of frames `captured`, `inferred`, `published` (their result went to the outputs), `dropped.superseded` (a
-    newer one came before it was taken up) and `dropped.max_age`; what is captured and neither published nor dropped was
-    in work or waiting when the run ended. Of results `written.sink.<uri>`, `failed.sink.<uri>`, `dropped.sink.<uri>`.
+    counts: of frames `captured`, `inferred`, `gated` (the last result was reused), `published` (their result went to
+    the outputs), `dropped.superseded` (a newer one came before it was taken up), `dropped.rate` and `dropped.max_age`;
+    what is captured and neither published nor dropped was in work or waiting when the run ended.
+    Of results `written.sink.<uri>`, `failed.sink.<uri>`, `dropped.sink.<uri>`, `dropped.max_age.sink.<uri>`.
     Of the source `source.lost`, `source.reopened`, `source.hung`.
-    stage_ms: mean milliseconds per frame by stage. skipped: name -> reason of what the source passed over.
+    stage_ms: mean milliseconds per inferred frame by stage. profile: every stage in full, where that was asked for.
+    skipped: name -> reason of what the source passed over.
     error: what ended the run before its end, None otherwise.
     """
 
@@ -62,6 +74,12 @@ class Report:
     stage_ms: Mapping[str, float]
     skipped: Mapping[str, str]
     error: EdgeInferError | None
+    profile: tuple[StageTime, ...] = ()
+
+    @property
+    def gated(self) -> int:
+        """Of how many frames the gate saved the inference."""
+        return self.counts.get("gated", 0)
 
     @property
     def dropped(self) -> Mapping[str, int]:
@@ -74,7 +92,8 @@ class Pipeline:
     """Source -> model -> sinks. Takes ownership of what it is given and closes it.
 
     `reopen` gives the source anew after it was lost. `start` and `wait`, or `run` for both; `stop` ends it from any
-    thread. A live source keeps the newest frame only; from a file no frame is dropped.
+    thread. A live source keeps the newest frame only; from a file no frame is dropped. `gate` lets the last result
+    stand for frames that show nothing new. `profile` times every stage.
     """
 
     def __init__(
@@ -86,22 +105,35 @@ class Pipeline:
         name: str = "main",
         reopen: Callable[[], Source] | None = None,
         limits: Limits | None = None,
+        gate: Gate | None = None,
+        profile: Profile | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.name = name
         self.tally = Tally()
         self.latest: Result | None = None
         self._model = model
-        self._source = source
         self._limits = limits or Limits()
         self._clock = clock or Clock()
+        self._profile = profile
+        self._add_timing: Callable[[Timing], None] | None = None
+        self._deliver = self._deliver_to_all
+        reopen = reopen or _cannot_reopen
+        if profile is not None:
+            source, reopen = profile.source(source), _profiled(profile, reopen)
+            self._add_timing = profile.of_model(_input_bytes(model))
+            gate = gate and profile.gate(gate)
+            self._deliver = profile.timed("deliver", self._deliver_to_all)
+            sinks = [profile.sink(sink) for sink in sinks]
+        self._source = source
+        self._reuse = None if gate is None else Reuse(gate, keyframe_s=self._limits.keyframe_s)
+        self._rate = None if self._limits.rate_fps is None else Rate(self._limits.rate_fps)
         self._handoff: Handoff = (
-            Mailbox(lambda: self.tally.add("dropped.superseded")) if source.live else BoundedQueue()
+            Mailbox(lambda reason: self.tally.add(f"dropped.{reason}")) if source.live else BoundedQueue()
         )
-        self._capture = Capture(source, reopen or _cannot_reopen, self._handoff, self.tally)
-        self._deliveries = [
-            Delivery(sink, self.tally, lossless=not source.live, on_gone=self._on_gone) for sink in sinks
-        ]
+        self._capture = Capture(source, reopen, self._handoff, self.tally)
+        self._deliveries = [self._delivery_to(sink) for sink in sinks]
+        self._old_in_a_row = 0
         self._stage_ns: dict[str, float] = dict.fromkeys(("preprocess", "infer", "decode"), 0.0)
         self._stopped = threading.Event()
         self._delivering = threading.Lock()
@@ -178,6 +210,7 @@ class Pipeline:
             stage_ms={stage: total / max(frames, 1) for stage, total in self._stage_ns.items()},
             skipped=dict(self._source.skipped),
             error=self._error,
+            profile=() if self._profile is None else self._profile.times(),
         )
 
     def leave_frame(self) -> None:
@@ -211,20 +244,52 @@ class Pipeline:
 
     def _infer_all(self) -> None:
         last_frame_ns = self._clock.monotonic_ns()
+        done = 0
         while not self._stopped.is_set():
-            frame = self._handoff.get(_LOOK_EVERY_S)
+            frame = self._handoff.get(_LOOK_EVERY_S) if self._rate is None else self._next_due(self._rate)
             if frame is None:
                 last_frame_ns = self._look_after_source(last_frame_ns)
                 continue
             last_frame_ns = self._clock.monotonic_ns()
-            self._take(frame)
-            if self._limits.frames is not None and self.tally["inferred"] >= self._limits.frames:
+            done += self._take(frame)
+            if self._limits.frames is not None and done >= self._limits.frames:
                 return
 
-    def _take(self, frame: Frame) -> None:
+    def _next_due(self, rate: Rate) -> Frame | None:
+        """Of a live source the newest frame when one is due, of a file the next that is not passed over."""
+        if isinstance(self._handoff, Mailbox):
+            wait_s = rate.wait_s(self._clock.monotonic_ns())
+            if wait_s > 0:
+                self._handoff.hold(wait_s)
+            frame = self._handoff.get(_LOOK_EVERY_S)
+            if frame is not None:
+                rate.take(self._clock.monotonic_ns())
+            return frame
+        while (frame := self._handoff.get(_LOOK_EVERY_S)) is not None and rate.passes_over(frame.position_s):
+            self.tally.add("dropped.rate")
+        if frame is not None and frame.position_s is None:
+            log.warning("%s has no time: all its frames are taken, whatever the rate", self._source.uri)
+            self._rate = None
+        return frame
+
+    def _take(self, frame: Frame) -> bool:
+        """Whether the frame is done with: False where no device computes at present."""
         if self._is_too_old(frame):
-            self.tally.add("dropped.max_age")
-            return
+            self._drop_old()
+            return True
+        result = (None if self._reuse is None else self._reused(frame, self._reuse)) or self._infer(frame)
+        if result is None:
+            return False
+        if self._is_too_old(frame):
+            self._drop_old()
+            return True
+        self._old_in_a_row = 0
+        self.latest = result
+        self.tally.add("published")
+        self._deliver(result, frame)
+        return True
+
+    def _infer(self, frame: Frame) -> Result | None:
         try:
             result = self._model.infer(frame)
         except RuntimeFailed:
@@ -232,19 +297,50 @@ class Pipeline:
                 raise
             # The device layer has said it, and is opening the devices again.
             self.tally.add("dropped.device")
-            return
+            return None
         self.tally.add("inferred")
         timing = result.timing_ms
         self._stage_ns["preprocess"] += timing.preprocess
         self._stage_ns["infer"] += timing.infer
         self._stage_ns["decode"] += timing.decode
-        if self._is_too_old(frame):
-            self.tally.add("dropped.max_age")
-            return
-        self.latest = result
-        self.tally.add("published")
+        if self._reuse is not None:
+            self._reuse.inferred(frame, result)
+        if self._add_timing is not None:
+            self._add_timing(timing)
+        return result
+
+    def _reused(self, frame: Frame, reuse: Reuse) -> Result | None:
+        """The last result, marked as reused, where the gate lets it stand for this frame."""
+        known = reuse.for_frame(frame)
+        if known is None:
+            return None
+        self.tally.add("gated")
+        return self._model.reuse(known.result, frame, inferred_age_ns=known.age_ns)
+
+    def _deliver_to_all(self, result: Result, frame: Frame) -> None:
         for delivery in self._deliveries:
             delivery.put(result, frame)
+
+    def _delivery_to(self, sink: Sink) -> Delivery:
+        return Delivery(
+            sink,
+            self.tally,
+            lossless=not self._source.live,
+            on_gone=self._on_gone,
+            max_age_ms=self._limits.max_age_ms,
+            clock=self._clock,
+        )
+
+    def _drop_old(self) -> None:
+        self.tally.add("dropped.max_age")
+        self._old_in_a_row += 1
+        if self._old_in_a_row == _OLD_BEFORE_SAID:
+            log.warning(
+                "pipeline %s: %d results in a row were older than %g ms, and none is published; is max_age too short?",
+                self.name,
+                _OLD_BEFORE_SAID,
+                self._limits.max_age_ms,
+            )
 
     def _is_too_old(self, frame: Frame) -> bool:
         if self._limits.max_age_ms is None or not self._source.live:
@@ -294,6 +390,15 @@ class Pipeline:
                 log.error("%s", failure)
         elif failures:
             self._error = failures[0] if len(failures) == 1 else OutputError("; ".join(map(str, failures)))
+
+
+def _profiled(profile: Profile, reopen: Callable[[], Source]) -> Callable[[], Source]:
+    return lambda: profile.source(reopen())
+
+
+def _input_bytes(model: Model) -> int:
+    spec = model.bundle.file.inputs[model.bundle.image.index]
+    return math.prod(spec.shape) * spec.dtype.itemsize
 
 
 def _of_bug(what: str, bug: Exception) -> EdgeInferError:

@@ -11,9 +11,11 @@ from edgeinfer.bundle import Overrides
 from edgeinfer.clock import Clock
 from edgeinfer.config import PipelineConfig, clash_of_outputs
 from edgeinfer.delegates import Devices
-from edgeinfer.errors import OutputError
+from edgeinfer.errors import OutputError, UsageError
 from edgeinfer.model import Identity, open_model
 from edgeinfer.pipeline import Limits, Pipeline
+from edgeinfer.pipeline.gate import GATES, KEYFRAME_S, Gate
+from edgeinfer.pipeline.profile import Profile
 from edgeinfer.sinks import Sink, SinkOptions, open_sink, sink_name
 from edgeinfer.sources import Source, SourceOptions, open_source
 
@@ -40,6 +42,7 @@ def open_pipeline(
     clash = clash_of_outputs([config])
     if clash is not None:
         raise OutputError(clash.partition(".")[2])
+    gate = _gate(config)
     options = _source_options(config)
 
     def reopen() -> Source:
@@ -71,11 +74,26 @@ def open_pipeline(
             outputs,
             name=config.name,
             reopen=reopen,
-            limits=Limits(frames=config.frames, max_age_ms=config.max_age),
+            limits=Limits(
+                frames=config.frames,
+                max_age_ms=config.max_age,
+                rate_fps=config.rate,
+                keyframe_s=KEYFRAME_S if config.keyframe is None else config.keyframe,
+            ),
+            gate=gate,
+            profile=Profile(clock) if config.profile else None,
             clock=clock,
         )
         opened.pop_all()
         return pipeline
+
+
+def _gate(config: PipelineConfig) -> Gate | None:
+    if config.gate is not None:
+        return GATES.get(config.gate)()
+    if config.keyframe is not None:
+        raise UsageError("keyframe is for a gate, and none is asked for", hint="--gate motion")
+    return None
 
 
 def _source_options(config: PipelineConfig) -> SourceOptions:

@@ -41,7 +41,8 @@ class BoundedQueue:
     def __init__(self, size: int = 2) -> None:
         self._frames: deque[Frame] = deque()
         self._size = size
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._is_finished = False
         self._is_abandoned = False
         self._error: EdgeInferError | None = None
@@ -84,13 +85,39 @@ class BoundedQueue:
 
 
 class Mailbox(BoundedQueue):
-    """For live sources: one slot, the newest frame wins, and the one it replaces is counted as dropped."""
+    """For live sources: one slot, the newest frame wins.
 
-    def __init__(self, on_drop: Callable[[], None]) -> None:
+    The one it replaces is told to `on_drop` with the reason: `superseded`, or `rate` where it was held back.
+    """
+
+    def __init__(self, on_drop: Callable[[str], None]) -> None:
         super().__init__(size=1)
         self._on_drop = on_drop
+        self._is_held = False
+        self._ended = threading.Condition(self._lock)
+
+    def hold(self, seconds: float) -> None:
+        """Wait that long, or until the end; frames that come meanwhile wake nobody, and the newest stays."""
+        with self._lock:
+            self._is_held = True
+            self._ended.wait_for(lambda: self._is_finished or self._is_abandoned, seconds)
+            if self._is_finished:
+                self._make_room()  # The last one was not due.
+            self._is_held = False
+
+    def finish(self, error: EdgeInferError | None = None) -> None:
+        super().finish(error)
+        self._wake_holder()
+
+    def abandon(self) -> None:
+        super().abandon()
+        self._wake_holder()
+
+    def _wake_holder(self) -> None:
+        with self._lock:
+            self._ended.notify_all()
 
     def _make_room(self) -> None:
         if self._frames:
             self._frames.clear()
-            self._on_drop()
+            self._on_drop("rate" if self._is_held else "superseded")

@@ -25,11 +25,15 @@ COLUMNS = (
     "y_max",
     "infer_ms",
     "age_ms",
+    "inferred_age_ms",
 )
 
 
 class CsvSink:
-    """RFC 4180 with a header; a frame in which nothing was found has no row. Coordinates 0..1 of the source."""
+    """RFC 4180 with a header; a frame in which nothing was found has no row. Coordinates 0..1 of the source.
+
+    A row with an `inferred_age_ms` is of a reused result: found in a frame that was taken so long before.
+    """
 
     wants_pixels = False
 
@@ -48,6 +52,7 @@ class CsvSink:
             return
         timing = result.timing_ms
         position = "" if result.position_s is None else result.position_s
+        inferred_age_ms = "" if result.inferred_age_ms is None else result.inferred_age_ms
         self._file.write(
             _rows(
                 [
@@ -62,6 +67,7 @@ class CsvSink:
                         *(each.box_xyxy if isinstance(each, Detection) else ("",) * 4),
                         timing.infer,
                         timing.age,
+                        inferred_age_ms,
                     )
                     for each in found
                 ]

@@ -6,8 +6,9 @@ import pty
 
 import pytest
 
-from edgeinfer.cli.terminal import LiveLine, closing_line, configure_logging, cut, plain
+from edgeinfer.cli.terminal import LiveLine, closing_line, configure_logging, cut, plain, profile_table
 from edgeinfer.pipeline import Report
+from edgeinfer.pipeline.profile import StageTime
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ class Nobody:
     name = "a"
     state = "degraded: " + "source lost, " * 50
     latest = None
-    tally = {"inferred": 0}  # noqa: RUF012
+    tally = {"inferred": 0, "gated": 0}  # noqa: RUF012
 
 
 def test_the_live_line_fits_the_terminal_that_it_is_on(monkeypatch):
@@ -97,6 +98,44 @@ def test_a_terminal_that_was_closed_does_not_end_a_run(monkeypatch):
     line.clear()
     with pytest.raises(OSError, match="Input/output error"):
         terminal.close()
+
+
+def test_the_closing_line_says_what_the_gate_saved():
+    report = Report(
+        frames=30,
+        results=300,
+        elapsed_s=10.0,
+        counts={"inferred": 30, "gated": 270},
+        stage_ms={"infer": 5.0},
+        skipped={},
+        error=None,
+    )
+    assert closing_line("door", "fake", report) == (
+        "door: 300 frames in 10.0 s, 30.0 fps on fake (ms: infer 5.00); "
+        "30 inferred, 270 reused: the gate saved 90.0 % of the inferences"
+    )
+
+
+def test_the_profile_is_a_table_with_the_drops_below_it():
+    report = Report(
+        frames=2,
+        results=2,
+        elapsed_s=1.0,
+        counts={"dropped.rate": 3, "dropped.superseded": 1},
+        stage_ms={},
+        skipped={},
+        error=None,
+        profile=(
+            StageTime("source", 6, 1.5, 1.4, 2.0, 2.1, bytes_each=6_220_800),
+            StageTime("write out\x1b.jsonl", 2, 0.01, 0.01, 0.02, 0.02),
+        ),
+    )
+    assert profile_table("door", report).splitlines() == [
+        "door (ms)             count      mean       p50       p99       max  kB written",
+        "source                    6     1.500     1.400     2.000     2.100      6220.8",
+        "write out\\x1b.jsonl       2     0.010     0.010     0.020     0.020",
+        "dropped: 3 rate, 1 superseded",
+    ]
 
 
 def test_the_closing_line_says_what_was_dropped_and_skipped():
