@@ -121,8 +121,8 @@ class Pipeline:
         reopen = reopen or _cannot_reopen
         if profile is not None:
             source, reopen = profile.source(source), _profiled(profile, reopen)
-            self._add_timing = profile.of_model(_input_bytes(model))
             gate = gate and profile.gate(gate)
+            self._add_timing = profile.of_model(_input_bytes(model))
             self._deliver = profile.timed("deliver", self._deliver_to_all)
             sinks = [profile.sink(sink) for sink in sinks]
         self._source = source

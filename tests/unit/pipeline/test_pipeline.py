@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -9,6 +10,7 @@ from edgeinfer.clock import Clock
 from edgeinfer.errors import OutputError, RuntimeFailed, SourceError, SourceLost, UsageError
 from edgeinfer.frame import Frame
 from edgeinfer.pipeline import Limits, Pipeline
+from edgeinfer.pipeline.motion import MotionGate
 from edgeinfer.sinks.memory import MemorySink
 from edgeinfer.sources import open_source
 
@@ -38,7 +40,7 @@ class StepSource:
         if self.error is not None:
             raise self.error
         self._seq += 1
-        pixels = np.full((16, 16, 3), self._seq, dtype=np.uint8)
+        pixels = np.full((16, 16, 3), self._seq % 256, dtype=np.uint8)
         return Frame(pixels, self._seq - 1, self._clock.monotonic_ns(), self._clock.unix_ns(), self.uri)
 
     def close(self):
@@ -405,3 +407,71 @@ def test_what_is_no_picture_is_refused(make_model, image, said):
     model, _ = make_model()
     with pytest.raises(Exception, match=said):
         model(image)
+
+
+def test_a_sink_that_blocks_for_ever_makes_a_live_pipeline_neither_wait_nor_grow(make_model):
+    model, _ = make_model()
+    blocked, other = MemorySink("blocked:", capacity=1), MemorySink()
+    source = StepSource()
+    pipeline = Pipeline(model, source, [blocked, other], limits=Limits(sinks_s=0.1))
+    pipeline.start()
+    for count in range(1, 601):
+        source.step()
+        while pipeline.tally["published"] < count:
+            pass
+    assert len(pipeline._deliveries[0]._waiting) == 256
+    # One was taken, one is in its hands.
+    assert pipeline.tally["dropped.sink.blocked:"] == 600 - 256 - 2
+    pipeline.stop()
+    source.close()
+    assert pipeline.wait(10)
+    assert [result.seq for result in other] == list(range(600))
+    blocked.close()
+
+
+def test_a_run_whose_results_are_all_too_old_ends_and_says_why(make_model, caplog):
+    now_ns = [0]
+
+    def later():
+        now_ns[0] += 1_000_000
+        return now_ns[0]
+
+    clock = Clock(monotonic_ns=later)
+    source = open_source("synthetic://noise?frames=500&live=1&fps=1000&width=64&height=64", clock=clock)
+    limits = Limits(frames=40, max_age_ms=0.5)
+    sink = MemorySink()
+    report = Pipeline(make_model(clock=clock)[0], source, [sink], limits=limits, clock=clock).run()
+    assert (list(sink), report.error, report.counts["dropped.max_age"]) == ([], None, 40)
+    assert [record.message for record in caplog.records] == [
+        "pipeline main: 30 results in a row were older than 0.5 ms, and none is published; is max_age too short?"
+    ]
+
+
+@pytest.mark.parametrize(
+    "limits", [Limits(), Limits(max_age_ms=500), Limits(rate_fps=100), Limits(max_age_ms=500, rate_fps=100)]
+)
+@pytest.mark.parametrize("gated", [False, True])
+def test_capture_times_that_go_back_stop_nothing(make_model, limits, gated):
+    class Backwards(StepSource):
+        def read(self):
+            frame = super().read()
+            if frame is None:
+                return None
+            back_ns = frame.seq * 1_000_000
+            return dataclasses.replace(frame, captured_ns=frame.captured_ns - back_ns, captured_unix_ns=-back_ns)
+
+    source, sink = Backwards(), MemorySink()
+    gate = MotionGate() if gated else None
+    pipeline = Pipeline(make_model()[0], source, [sink], limits=limits, gate=gate)
+    pipeline.start()
+    for count in range(1, 51):
+        source.step()
+        while pipeline.tally["published"] + sum(pipeline.report().dropped.values()) < count:
+            pass
+    pipeline.stop()
+    source.close()
+    assert pipeline.wait(5)
+    assert pipeline.report().error is None
+    results = list(sink)
+    assert len(results) + sum(pipeline.report().dropped.values()) == 50
+    assert [result.id for result in results] == sorted({result.id for result in results})

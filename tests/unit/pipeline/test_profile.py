@@ -46,7 +46,7 @@ def test_every_stage_of_a_run_is_there_with_its_counts_and_what_it_wrote(make_mo
     report = Pipeline(model, source, sinks, gate=MotionGate(), profile=Profile(Clock())).run()
     stages = {time.stage: time for time in report.profile}
     assert list(stages) == [
-        *("source", "wait", "preprocess", "infer", "decode", "gate", "deliver"),
+        *("source", "gate", "wait", "preprocess", "infer", "decode", "deliver"),
         *("write a:", "age at a:", "write b:", "age at b:"),
     ]
     assert {time.count for time in report.profile} == {20}
