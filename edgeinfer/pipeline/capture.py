@@ -151,7 +151,8 @@ class Capture:
         self._tally.add("captured")
         seq, self._seq = self._seq, self._seq + 1
         self._say_returned(uri)
-        self._handoff.put(dataclasses.replace(frame, seq=seq))
+        # The source's own number, but for one that was opened again and counts from 0.
+        self._handoff.put(frame if frame.seq == seq else dataclasses.replace(frame, seq=seq))
 
     def _open_again(self, turn: int) -> Source:
         while self._is_mine(turn):

@@ -145,9 +145,7 @@ class Delivery:
     def _run(self) -> None:
         try:
             while (item := self._next()) is not None:
-                begin_ns = self._monotonic_ns()
-                self._write(item.result, item.frame)
-                self._pace.add(self._monotonic_ns() - begin_ns)
+                self._write_in_time(item)
         except Exception:
             log.exception("output %s failed and is given up", self.sink.uri)
             self._give_up(OutputError(f"output {self.sink.uri} failed"))
@@ -184,6 +182,14 @@ class Delivery:
         ):
             self._waiting.popleft()
             self._tally.add(f"dropped.sink.{self.sink.uri}")
+
+    def _write_in_time(self, item: _Waiting) -> None:
+        if self._lossless:
+            self._write(item.result, item.frame)
+            return
+        begin_ns = self._monotonic_ns()
+        self._write(item.result, item.frame)
+        self._pace.add(self._monotonic_ns() - begin_ns)
 
     def _write(self, result: Result, frame: Frame | None) -> None:
         try:
