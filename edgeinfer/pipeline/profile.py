@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
 
 from edgeinfer.clock import Clock
 from edgeinfer.frame import Frame
@@ -15,15 +19,16 @@ from edgeinfer.sources import Source
 
 Returned = TypeVar("Returned")
 
-# Of each power of two, four buckets: a percentile is at most an eighth off.
-_PARTS_LOG2 = 2
+# From 100 ns to a quarter of an hour, each a tenth above the one before: a percentile is at most a twentieth off.
+_EDGES_NS = np.geomspace(1e2, 1e12, 242)
+_NOTED_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class StageTime:
-    """How long one stage took, in milliseconds; the percentiles within an eighth.
+    """How long one stage took, in milliseconds; the percentiles within a twentieth, from 100 ns on.
 
-    count: how often. bytes_each: what it wrote each time, on average, where that is known.
+    count: how often. bytes_each: what it wrote the last time, where that is known.
     """
 
     stage: str
@@ -78,10 +83,11 @@ class Profile:
     def of_model(self, input_bytes: int) -> Callable[[Timing], None]:
         """What takes the times that a model says of itself."""
         wait, preprocess, infer, decode = map(self.stage, ("wait", "preprocess", "infer", "decode"))
+        preprocess.bytes_each = input_bytes
 
         def add(timing: Timing) -> None:
             wait.add(_ns(timing.wait))
-            preprocess.add(_ns(timing.preprocess), input_bytes)
+            preprocess.add(_ns(timing.preprocess))
             infer.add(_ns(timing.infer))
             decode.add(_ns(timing.decode))
 
@@ -89,47 +95,51 @@ class Profile:
 
     def times(self) -> tuple[StageTime, ...]:
         """All stages that had anything to do."""
-        return tuple(stage.time(name) for name, stage in list(self._stages.items()) if stage.count)
+        return tuple(time for name, stage in list(self._stages.items()) if (time := _time_of(name, stage)).count)
 
 
 class _Stage:
-    """Count, sum and distribution of some nanoseconds."""
-
-    __slots__ = ("_buckets", "_bytes", "_max_ns", "_total_ns", "count")
+    """Count, sum and distribution of some nanoseconds. `add` notes them down; a thousand at a time are sorted in."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self._total_ns = 0
-        self._max_ns = 0
-        self._bytes = 0
-        self._buckets = [0] * (64 << _PARTS_LOG2)
+        self.bytes_each: int | None = None
+        self._sorted = _Distribution()
+        self._noted_ns: list[int] = []
 
-    def add(self, nanoseconds: int, written_bytes: int = 0) -> None:
-        took_ns = max(0, nanoseconds)
-        self.count += 1
-        self._total_ns += took_ns
-        self._max_ns = max(self._max_ns, took_ns)
-        self._bytes += written_bytes
-        self._buckets[_bucket(took_ns)] += 1
+    def add(self, nanoseconds: int) -> None:
+        self._noted_ns.append(nanoseconds)
+        if len(self._noted_ns) >= _NOTED_MAX:
+            self._sorted, self._noted_ns = self._sorted.plus(self._noted_ns), []
 
-    def time(self, name: str) -> StageTime:
-        return StageTime(
-            name,
-            self.count,
-            mean_ms=self._total_ns / self.count / 1e6,
-            p50_ms=self._percentile_ms(0.5),
-            p99_ms=self._percentile_ms(0.99),
-            max_ms=self._max_ns / 1e6,
-            bytes_each=round(self._bytes / self.count) or None,
+    def distribution(self) -> _Distribution:
+        """Of all that was added; while more is, up to a thousand may be missing or there twice."""
+        return self._sorted.plus(self._noted_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class _Distribution:
+    count: int = 0
+    total_ns: float = 0.0
+    max_ns: float = 0.0
+    buckets: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(_EDGES_NS) + 1, np.int64))
+
+    def plus(self, nanoseconds: list[int]) -> _Distribution:
+        if not nanoseconds:
+            return self
+        took_ns = np.maximum(np.asarray(nanoseconds, np.float64), 0.0)
+        found = np.searchsorted(_EDGES_NS, took_ns, side="right")
+        return _Distribution(
+            count=self.count + len(took_ns),
+            total_ns=self.total_ns + float(took_ns.sum()),
+            max_ns=max(self.max_ns, float(took_ns.max())),
+            buckets=self.buckets + np.bincount(found, minlength=len(self.buckets)),
         )
 
-    def _percentile_ms(self, share: float) -> float:
-        remaining = share * self.count
-        for bucket, count in enumerate(self._buckets):
-            remaining -= count
-            if remaining <= 0:
-                return min(_middle_ns(bucket), self._max_ns) / 1e6
-        return self._max_ns / 1e6
+    def percentile_ns(self, share: float) -> float:
+        bucket = int(np.searchsorted(np.cumsum(self.buckets), share * self.count))
+        # The middle of the bucket, as ratios go.
+        middle_ns = _EDGES_NS[min(bucket, len(_EDGES_NS) - 1)] / math.sqrt(_EDGES_NS[1] / _EDGES_NS[0])
+        return min(float(middle_ns), self.max_ns)
 
 
 class _Timed:
@@ -152,7 +162,8 @@ class _TimedSource(_Timed):
         begin_ns = self._monotonic_ns()
         frame: Frame | None = self._part.read()
         if frame is not None:
-            self._reads.add(self._monotonic_ns() - begin_ns, frame.pixels.nbytes)
+            self._reads.add(self._monotonic_ns() - begin_ns)
+            self._reads.bytes_each = frame.pixels.nbytes
         return frame
 
 
@@ -176,17 +187,17 @@ class _TimedSink(_Timed):
         self._writes.add(self._monotonic_ns() - begin_ns)
 
 
-def _bucket(nanoseconds: int) -> int:
-    shift = max(0, nanoseconds.bit_length() - 1 - _PARTS_LOG2)
-    return min((shift << _PARTS_LOG2) + (nanoseconds >> shift), (64 << _PARTS_LOG2) - 1)
-
-
-def _middle_ns(bucket: int) -> int:
-    parts = 1 << _PARTS_LOG2
-    if bucket < 2 * parts:
-        return bucket
-    shift = (bucket >> _PARTS_LOG2) - 1
-    return (((bucket & (parts - 1)) + parts) << shift) + (1 << shift >> 1)
+def _time_of(name: str, stage: _Stage) -> StageTime:
+    of_all = stage.distribution()
+    return StageTime(
+        name,
+        of_all.count,
+        mean_ms=of_all.total_ns / max(of_all.count, 1) / 1e6,
+        p50_ms=of_all.percentile_ns(0.5) / 1e6,
+        p99_ms=of_all.percentile_ns(0.99) / 1e6,
+        max_ms=of_all.max_ns / 1e6,
+        bytes_each=stage.bytes_each,
+    )
 
 
 def _ns(milliseconds: float) -> int:

@@ -43,15 +43,19 @@ Row = dict[str, object]
 
 def measure() -> list[Row]:
     """One row for each clip, and one for the cost."""
-    rows = [_compared(name, DATA / f"media/video/{name}.mp4") for name in MOVING]
+    return list(_rows())
+
+
+def _rows() -> Iterator[Row]:
+    for name in MOVING:
+        yield _compared(name, DATA / f"media/video/{name}.mp4")
     with tempfile.TemporaryDirectory() as folder:
         for noise in NOISES:
             clip = Path(folder) / f"static-{noise:g}.mp4"
             _write_static_clip(clip, noise)
-            rows.append(_compared(f"static 1080p, noise {noise:g}, MPEG-4", clip))
-    rows.append(_creeping())
-    rows.append(_cost())
-    return rows
+            yield _compared(f"static 1080p, noise {noise:g}, MPEG-4", clip)
+    yield _creeping()
+    yield _cost()
 
 
 def _compared(name: str, clip: Path) -> Row:
@@ -174,5 +178,5 @@ def _frame(pixels: Pixels) -> Frame:
 
 
 if __name__ == "__main__":
-    for row in measure():
-        print(", ".join(f"{name} {value}" for name, value in row.items()))
+    for row in _rows():
+        print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)

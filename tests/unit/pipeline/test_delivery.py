@@ -179,14 +179,12 @@ def test_a_bug_in_a_sink_ends_that_sink_only(caplog):
 
 
 class WorkingSink(MemorySink):
-    """A sink whose write number n takes `took_ms(n)` of a clock of its own, while results go on coming 30 a second.
+    """A sink whose write number n takes `took_ms(n)` of a clock of its own, while results go on coming.
 
     Where it is done before the next one, that one comes at once: nobody waits in this clock.
     """
 
-    EVERY_NS = 33_333_333
-
-    def __init__(self, took_ms, *, results):
+    def __init__(self, took_ms, *, results, fps=30):
         super().__init__("working:")
         self.clock = Clock(monotonic_ns=lambda: self.now_ns)
         self.now_ns = 0
@@ -194,12 +192,13 @@ class WorkingSink(MemorySink):
         self.delivery = None
         self._took_ms = took_ms
         self._number = results
+        self._period_ns = 10**9 // fps
         self._came_ns = []
 
     def let_come(self, *, at_once=False):
         """Put what has come by now."""
         while len(self._came_ns) < self._number:
-            due_ns = self._came_ns[-1] + self.EVERY_NS if self._came_ns else 0
+            due_ns = self._came_ns[-1] + self._period_ns if self._came_ns else 0
             if due_ns > self.now_ns and not at_once:
                 return
             at_once = False
@@ -214,8 +213,8 @@ class WorkingSink(MemorySink):
         self.let_come(at_once=number == len(self._came_ns) - 1)
 
 
-def work(took_ms, *, results=300, max_age_ms=None):
-    sink = WorkingSink(took_ms, results=results)
+def work(took_ms, *, results=300, fps=30, max_age_ms=None):
+    sink = WorkingSink(took_ms, results=results, fps=fps)
     sink.delivery, tally = delivery_to(sink, lossless=False, max_age_ms=max_age_ms, clock=sink.clock)
     sink.let_come()
     assert sink.delivery.join(10)
@@ -247,11 +246,11 @@ def test_a_sink_a_little_slower_than_the_results_is_never_far_behind():
 
 
 def test_nothing_waits_longer_than_some_seconds_while_newer_results_are_there():
-    _, written, tally = work(lambda number: 60_000 if number == 2 else 0.02, results=2000)
-    # All that waited through a minute but for the last of it; 256 had room, and of those 10 s are let through.
+    sink, written, tally = work(lambda number: 60_000 if number == 2 else 0.02, results=150, fps=2)
     assert written[:2] == [0, 1]
-    assert written[2] > 1500
-    assert len(written) + tally["dropped.sink.working:"] == 2000
+    assert 9_000 <= max(sink.ages_ms) <= 10_000
+    assert written[2:] == list(range(written[2], 150))
+    assert tally["dropped.sink.working:"] == written[2] - 2 > 0
 
 
 def test_a_slow_sink_is_given_nothing_that_is_older_than_the_limit():

@@ -23,20 +23,20 @@ def times_of(nanoseconds):
     return time
 
 
-@pytest.mark.parametrize("scale_ns", [1, 7, 1_000, 123_456, 10**9, 10**12])
-def test_percentiles_are_within_an_eighth_of_the_exact_ones(scale_ns):
+@pytest.mark.parametrize("scale_ns", [100, 7_000, 123_456, 10**8, 10**10])
+def test_percentiles_are_within_a_twentieth_of_the_exact_ones(scale_ns):
     took_ns = np.random.default_rng(1).gamma(2.0, 10.0, 5000) * scale_ns
     time = times_of(int(each) for each in took_ns)
     assert time.count == 5000
     assert time.mean_ms == pytest.approx(np.floor(took_ns).mean() / 1e6)
     assert time.max_ms == int(took_ns.max()) / 1e6
-    assert time.p50_ms == pytest.approx(np.percentile(took_ns, 50) / 1e6, rel=0.125)
-    assert time.p99_ms == pytest.approx(np.percentile(took_ns, 99) / 1e6, rel=0.125)
+    assert time.p50_ms == pytest.approx(np.percentile(took_ns, 50) / 1e6, rel=0.05)
+    assert time.p99_ms == pytest.approx(np.percentile(took_ns, 99) / 1e6, rel=0.05)
 
 
 def test_a_clock_that_goes_back_and_times_beyond_reason_are_taken():
     time = times_of([-5, 0, 2**70])
-    assert (time.count, time.p50_ms, time.max_ms) == (3, 0.0, 2**70 / 1e6)
+    assert (time.count, time.p50_ms < 0.0001, time.max_ms) == (3, True, pytest.approx(2**70 / 1e6))
 
 
 def test_every_stage_of_a_run_is_there_with_its_counts_and_what_it_wrote(make_model):
