@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import mmap
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from typing import Any, NoReturn
+from typing import Any
 
 from edgeinfer.bundle import ModelFile
 from edgeinfer.errors import DeviceNotFound, ModelError, RuntimeFailed
 from edgeinfer.runtimes import RuntimeOptions
-from edgeinfer.runtimes.worker import CLOSE, PACKET_BYTES, RUN, Slot, lay_out, spec_from_json
+from edgeinfer.runtimes.worker import CLOSE, DONE, PACKET_BYTES, RUN, SharedTensors, spec_from_json
 from edgeinfer.tensor import Array
 
 OPEN_TIMEOUT_S = 60.0
@@ -53,7 +52,8 @@ class Isolated:
         self.device = f"{runtime}:{unit}" if unit else runtime
         self._deadline_s = deadline_s
         self._name = str(file.path)
-        self._memory: mmap.mmap | None = None
+        self._tensors: SharedTensors | None = None
+        self._packet = bytearray(PACKET_BYTES)
         self._chatter, self._worker, self._peer = _start()
         try:
             job = _job(file, runtime, unit, options)
@@ -63,23 +63,25 @@ class Isolated:
             raise
 
     def input(self, index: int = 0) -> Array:
-        return self._inputs[index].view(self._shared())
+        return self._shared().inputs[index]
 
     def run(self) -> tuple[Array, ...]:
-        memory = self._shared()
+        tensors = self._shared()
         if self._worker.returncode is not None:
             raise RuntimeFailed(f"{self.device} has lost its worker process")
-        self._cut_chatter()
-        answer = self._ask(RUN, self._deadline_s)
-        if "error" in answer:
-            raise RuntimeFailed(answer["error"])
-        return tuple(
-            slot.view(memory, tuple(shape)) for slot, shape in zip(self._outputs, answer["shapes"], strict=True)
-        )
+        answer = self._let_run()
+        if answer == DONE:
+            return tensors.outputs
+        said = json.loads(answer)
+        if "error" in said:
+            raise RuntimeFailed(said["error"])
+        return tuple(tensors.output(index, tuple(shape)) for index, shape in enumerate(said["shapes"]))
 
     def allow(self, deadline_s: float) -> None:
         """From now on a run may take that long, but not longer than was said at the opening."""
         self._deadline_s = max(deadline_s, 0.001)
+        if self._tensors is not None:
+            self._peer.settimeout(self._deadline_s)
 
     def close(self) -> None:
         if self._worker.returncode is None:
@@ -90,11 +92,8 @@ class Isolated:
             except subprocess.TimeoutExpired:
                 self._kill()
         self._peer.close()
-        memory, self._memory = self._memory, None
-        if memory is not None:
-            # Outputs that somebody still holds keep it, and its descriptor, until they are let go of.
-            with contextlib.suppress(BufferError):
-                memory.close()
+        # Outputs that somebody still holds keep the memory, and its descriptor, until they are let go of.
+        self._tensors = None
         if self._chatter >= 0:
             os.close(self._chatter)
             self._chatter = -1
@@ -105,10 +104,10 @@ class Isolated:
         code = self._worker.returncode
         return _signal_name(-code) if code is not None and code < 0 else None
 
-    def _shared(self) -> mmap.mmap:
-        if self._memory is None:
+    def _shared(self) -> SharedTensors:
+        if self._tensors is None:
             raise RuntimeFailed(f"{self.device} is closed")
-        return self._memory
+        return self._tensors
 
     def _open(self, job: dict[str, Any], timeout_s: float) -> None:
         try:
@@ -128,34 +127,28 @@ class Isolated:
         self.device = answer["device"]
         self.inputs = tuple(spec_from_json(spec) for spec in answer["inputs"])
         self.outputs = tuple(spec_from_json(spec) for spec in answer["outputs"])
-        self._inputs: tuple[Slot, ...]
-        self._outputs: tuple[Slot, ...]
-        self._inputs, end = lay_out(self.inputs, 0)
-        self._outputs, end = lay_out(self.outputs, end)
-        self._memory = mmap.mmap(descriptors[0], max(end, 1))
+        self._tensors = SharedTensors(self.inputs, self.outputs, descriptors[0])
         os.close(descriptors[0])
+        self.allow(self._deadline_s)
 
-    def _ask(self, question: bytes, timeout_s: float) -> dict[str, Any]:
+    def _let_run(self) -> bytes:
+        """What the worker answers. Raises RuntimeFailed where it does not."""
         try:
-            self._peer.settimeout(timeout_s)
-            self._peer.send(question)
-            packet = self._peer.recv(PACKET_BYTES)
+            self._peer.send(RUN)
+            self._cut_chatter()  # While the worker computes, so that it costs no time.
+            size = self._peer.recv_into(self._packet)
         except TimeoutError:
             self._kill()
-            raise RuntimeFailed(f"{self.device} did not answer within {timeout_s:g} s and was killed") from None
+            raise RuntimeFailed(f"{self.device} did not answer within {self._deadline_s:g} s and was killed") from None
         except OSError:
-            packet = b""
+            size = 0
         except BaseException:
             # Its answer would be taken for that to the next question.
             self._kill()
             raise
-        if not packet:
-            self._fail_dead()
-        answer: dict[str, Any] = json.loads(packet)
-        return answer
-
-    def _fail_dead(self) -> NoReturn:
-        raise RuntimeFailed(f"{self.device} {self._last_words()} while it ran {self._name}")
+        if not size:
+            raise RuntimeFailed(f"{self.device} {self._last_words()} while it ran {self._name}")
+        return bytes(self._packet[:size])
 
     def _last_words(self) -> str:
         """How the worker ended, as in `died (SIGSEGV)`, with the last line that it wrote."""
@@ -174,7 +167,7 @@ class Isolated:
         return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
     def _cut_chatter(self) -> None:
-        if os.fstat(self._chatter).st_size > _MAX_CHATTER_BYTES:
+        if os.lseek(self._chatter, 0, os.SEEK_END) > _MAX_CHATTER_BYTES:
             os.ftruncate(self._chatter, 0)
 
     def _kill(self) -> None:

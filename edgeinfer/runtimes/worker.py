@@ -1,19 +1,24 @@
 """The worker's side of an isolated runtime: opens the model, then computes in shared memory when told to.
 
-Messages are packets of JSON on one socket. The first from the parent is the job, the first from here says what
-was opened and carries the descriptor of the shared memory; then `run` is answered by the shapes of the outputs.
+Messages are packets on one socket. The first from the parent is the job, the first from here says what was opened
+and carries the descriptor of the shared memory; both are JSON. Then `run` is answered by `done`, or in JSON by an error
+or by the shapes of the outputs, where these are not those of the specs.
+
+A model leaves nothing of this code in the processor's caches. Each line between a question and its answer costs several
+times what it costs in a loop of its own, and is paid for with every frame.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import mmap
 import os
 import resource
 import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,13 +33,14 @@ from edgeinfer.tensor import Array, Quantization, TensorSpec
 PACKET_BYTES = 1 << 17
 """The longest message; a socket of packets takes about 200 kB."""
 
-RUN, CLOSE = b"run", b"close"
+RUN, CLOSE, DONE = b"run", b"close", b"done"
 
 _ALIGNMENT = 64
 # An output whose size the model leaves open gets room for this much; pages that nobody touches cost nothing.
 _OPEN_OUTPUT_BYTES = 16 << 20
 _SPARE_BYTES = 512 << 20
 _LATE_S = 5.0
+_QUESTION_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +51,42 @@ class Slot:
     offset: int
     size_bytes: int
 
-    def view(self, memory: mmap.mmap, shape: tuple[int, ...] | None = None) -> Array:
-        """The tensor in the memory, in `shape` where its own is open."""
-        sizes = self.spec.shape if shape is None else shape
-        count = int(np.prod(sizes, dtype=np.int64))
-        return np.frombuffer(memory, dtype=self.spec.dtype, count=count, offset=self.offset).reshape(sizes)
+    def view(self, memory: mmap.mmap, shape: tuple[int, ...]) -> Array:
+        count = math.prod(shape)
+        return np.frombuffer(memory, dtype=self.spec.dtype, count=count, offset=self.offset).reshape(shape)
 
 
-def lay_out(specs: tuple[TensorSpec, ...], start: int) -> tuple[tuple[Slot, ...], int]:
+class SharedTensors:
+    """A runtime's inputs and outputs in memory that two processes have in common.
+
+    outputs: in the shapes of their specs, a size that a spec leaves free being 0.
+    """
+
+    def __init__(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], descriptor: int) -> None:
+        """Grows the file to what is needed."""
+        taken, end = _lay_out(inputs, 0)
+        self._given, end = _lay_out(outputs, end)
+        os.ftruncate(descriptor, max(end, 1))
+        self._memory = mmap.mmap(descriptor, max(end, 1))
+        self.inputs = tuple(slot.view(self._memory, slot.spec.shape) for slot in taken)
+        self.outputs = tuple(
+            slot.view(self._memory, tuple(max(size, 0) for size in slot.spec.shape)) for slot in self._given
+        )
+
+    def output(self, index: int, shape: tuple[int, ...]) -> Array:
+        """An output in a shape of its own. Raises RuntimeFailed where there is no room for it."""
+        slot = self._given[index]
+        size_bytes = math.prod(shape) * slot.spec.dtype.itemsize
+        if size_bytes > slot.size_bytes:
+            raise RuntimeFailed(f"output {slot.spec.name!r} takes {size_bytes} bytes, not {slot.size_bytes}")
+        return slot.view(self._memory, shape)
+
+
+def _lay_out(specs: tuple[TensorSpec, ...], start: int) -> tuple[tuple[Slot, ...], int]:
     """Places for tensors one behind the other from `start`, and where the last one ends."""
     slots = []
     for spec in specs:
-        elements = int(np.prod(spec.shape, dtype=np.int64)) if spec.is_static else 0
-        size_bytes = elements * spec.dtype.itemsize if spec.is_static else _OPEN_OUTPUT_BYTES
+        size_bytes = math.prod(spec.shape) * spec.dtype.itemsize if spec.is_static else _OPEN_OUTPUT_BYTES
         slots.append(Slot(spec, start, size_bytes))
         start += -(-size_bytes // _ALIGNMENT) * _ALIGNMENT
     return tuple(slots), start
@@ -90,8 +119,9 @@ def work(descriptor: int, job: Mapping[str, Any]) -> None:
     _bound_this_process()
     with socket.socket(fileno=descriptor) as parent:
         try:
-            with _alarm(job["open_timeout_s"]):
-                runtime = _open(job)
+            _set_alarm(job["open_timeout_s"])
+            runtime = _open(job)
+            _end_alarm()
         except EdgeInferError as refused:
             parent.send(_refusal(refused))
             return
@@ -117,20 +147,18 @@ def _open(job: Mapping[str, Any]) -> Runtime:
     return open_runtime(replace(file, inputs=inputs), job["unit"], options)
 
 
-@contextlib.contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    """Ends this process when what it wraps hangs and the parent, which would kill it, has died meanwhile."""
+def _set_alarm(seconds: float) -> None:
+    """Ends this process when what follows hangs and the parent, which would kill it, has died meanwhile."""
     signal.setitimer(signal.ITIMER_REAL, seconds + _LATE_S)
-    yield
+
+
+def _end_alarm() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _serve(parent: socket.socket, runtime: Runtime, deadline_s: float) -> None:
-    inputs, end = lay_out(runtime.inputs, 0)
-    outputs, end = lay_out(runtime.outputs, end)
     shared = os.memfd_create("edgeinfer-tensors", os.MFD_CLOEXEC)
-    os.ftruncate(shared, max(end, 1))
-    memory = mmap.mmap(shared, max(end, 1))
+    tensors = SharedTensors(runtime.inputs, runtime.outputs, shared)
     opened = {
         "device": runtime.device,
         "inputs": [spec_to_json(spec) for spec in runtime.inputs],
@@ -138,27 +166,33 @@ def _serve(parent: socket.socket, runtime: Runtime, deadline_s: float) -> None:
     }
     socket.send_fds(parent, [json.dumps(opened).encode()], [shared])
     os.close(shared)
-    while parent.recv(PACKET_BYTES) == RUN:
-        with _alarm(deadline_s):
-            answer = _run(runtime, memory, inputs, outputs)
-        parent.send(answer)
+    # A buffer as large as a packet would be mapped and unmapped at every call.
+    while parent.recv(_QUESTION_BYTES) == RUN:
+        _set_alarm(deadline_s)
+        parent.send(_run(runtime, tensors))
+        _end_alarm()
 
 
-def _run(runtime: Runtime, memory: mmap.mmap, inputs: tuple[Slot, ...], outputs: tuple[Slot, ...]) -> bytes:
+def _run(runtime: Runtime, tensors: SharedTensors) -> bytes:
     try:
-        for index, slot in enumerate(inputs):
-            runtime.input(index)[...] = slot.view(memory)
-        shapes = []
-        for slot, output in zip(outputs, runtime.run(), strict=True):
-            if output.nbytes > slot.size_bytes:
-                raise RuntimeFailed(f"output {slot.spec.name!r} takes {output.nbytes} bytes, not {slot.size_bytes}")
-            slot.view(memory, output.shape)[...] = output
-            shapes.append(output.shape)
-        return json.dumps({"shapes": shapes}).encode()
+        for index, tensor in enumerate(tensors.inputs):
+            runtime.input(index)[...] = tensor
+        return _hand_over(runtime.run(), tensors)
     except MemoryError:
         return _refusal(RuntimeFailed(f"{runtime.device} ran out of memory"))
     except EdgeInferError as failed:
         return _refusal(failed)
+
+
+def _hand_over(outputs: tuple[Array, ...], tensors: SharedTensors) -> bytes:
+    is_usual = True
+    for index, (output, place) in enumerate(zip(outputs, tensors.outputs, strict=True)):
+        if place.shape == output.shape:
+            place[...] = output
+        else:
+            is_usual = False
+            tensors.output(index, output.shape)[...] = output
+    return DONE if is_usual else json.dumps({"shapes": [output.shape for output in outputs]}).encode()
 
 
 def _refusal(error: EdgeInferError) -> bytes:

@@ -120,9 +120,10 @@ def test_an_output_of_free_size_has_the_size_of_that_run(tmp_path, open_):
     runtime = open_(file, "onnx", "cpu")
     for values, found in (([0, 1, 0, 1], [1, 3]), ([0, 0, 0, 0], []), ([1, 1, 1, 1], [0, 1, 2, 3])):
         runtime.input()[...] = np.array([values], dtype=np.float32)
-        (output,) = runtime.run()
-        assert output.shape == (2, len(found))
-        assert output[1].tolist() == found
+        places, same = runtime.run()
+        assert places.shape == (2, len(found))
+        assert places[1].tolist() == found
+        assert same.tolist() == [values]
 
 
 def _nonzero_graph() -> bytes:
@@ -130,10 +131,30 @@ def _nonzero_graph() -> bytes:
 
     return (
         block(1, node("NonZero", ["x"], ["y"]))
+        + block(1, node("Identity", ["x"], ["z"]))
         + block(2, "tiny")
         + block(11, value_info("x", tensor_type("float32", (1, 4))))
         + block(12, value_info("y", tensor_type("int64", (2, "n"))))
+        + block(12, value_info("z", tensor_type("float32", (1, 4))))
     )
+
+
+def test_an_output_without_room_is_an_error_and_not_cut(open_, boot):
+    """Whatever a runtime gives: here three times as much as it said."""
+    boot(
+        "import edgeinfer.runtimes.fake as fake, numpy; plain = fake.FakeRuntime.run; "
+        "fake.FakeRuntime.run = lambda self: tuple(numpy.repeat(each, 3) for each in plain(self))"
+    )
+    with pytest.raises(RuntimeFailed, match="output 'y' takes 48 bytes, not 16"):
+        open_().run()
+
+
+def test_an_output_in_another_shape_is_given_in_that_shape(open_, boot):
+    boot(
+        "import edgeinfer.runtimes.fake as fake; plain = fake.FakeRuntime.run; "
+        "fake.FakeRuntime.run = lambda self: tuple(each.reshape(2, 2)[:, :1] + 7 for each in plain(self))"
+    )
+    assert open_().run()[0].tolist() == [[7], [7]]
 
 
 def test_a_crash_at_opening_is_an_error_here(open_, make):
