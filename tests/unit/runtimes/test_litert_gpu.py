@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import subprocess
@@ -67,6 +68,8 @@ def gpu(tmp_path_factory) -> None:
     if done.stdout.startswith("no:"):
         pytest.skip(done.stdout.strip().removeprefix("no: "))
     assert done.stdout.startswith("ran on"), (done.returncode, done.stderr)
+    # LiteRT's farewell, from its static destructors, would come below pytest's last line.
+    atexit.register(os.dup2, os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 2)
 
 
 @pytest.fixture

@@ -251,20 +251,21 @@ def test_a_provider_that_raises_is_a_missing_device_and_not_a_bad_model(message,
     assert isinstance(refused.value.__cause__, RuntimeError)
 
 
-def test_it_computes_what_the_cpu_does(unit):
+@pytest.mark.timeout(600)  # A GPU that is drawn by the CPU takes minutes for the largest.
+@pytest.mark.parametrize("name", MODELS)
+def test_it_computes_what_the_cpu_does(unit, name):
     if not (TEST_DATA / "models").is_dir():
         pytest.skip("the test data (../shared/testdata) are not here")
-    for name in MODELS:
-        file = read_model_file(TEST_DATA / "models" / name)
-        pixels = np.random.default_rng(0).random(file.inputs[0].shape, dtype=np.float32)
-        outputs = []
-        for each in (unit, "cpu"):
-            runtime = open_onnx(file, each, ONE_THREAD)
-            runtime.input()[...] = pixels
-            outputs.append(runtime.run())
-            runtime.close()
-        for there, here in zip(*outputs, strict=True):
-            np.testing.assert_allclose(there, here, rtol=2e-3, atol=2e-3)
+    file = read_model_file(TEST_DATA / "models" / name)
+    pixels = np.random.default_rng(0).random(file.inputs[0].shape, dtype=np.float32)
+    outputs = []
+    for each in (unit, "cpu"):
+        runtime = open_onnx(file, each, ONE_THREAD)
+        runtime.input()[...] = pixels
+        outputs.append(runtime.run())
+        runtime.close()
+    for there, here in zip(*outputs, strict=True):
+        np.testing.assert_allclose(there, here, rtol=2e-3, atol=2e-3)
 
 
 def test_a_model_that_it_would_leave_partly_to_the_cpu_is_refused_by_name(unit, partly_foreign):
