@@ -20,6 +20,7 @@ class Frame:
     captured_unix_ns: the wall clock at that moment; for people and other machines only.
     uri: where the picture came from: the source, or for a folder of images the image.
     position_s: for a file, the place in it, in seconds; None for a live source.
+    full_size: width and height of the picture as it was taken, where `pixels` is a reduced one.
     """
 
     pixels: Pixels
@@ -28,11 +29,14 @@ class Frame:
     captured_unix_ns: int
     uri: str
     position_s: float | None = None
+    full_size: tuple[int, int] | None = None
 
     @property
     def width(self) -> int:
-        return int(self.pixels.shape[1])
+        """Of the picture as it was taken."""
+        return int(self.pixels.shape[1]) if self.full_size is None else self.full_size[0]
 
     @property
     def height(self) -> int:
-        return int(self.pixels.shape[0])
+        """Of the picture as it was taken."""
+        return int(self.pixels.shape[0]) if self.full_size is None else self.full_size[1]

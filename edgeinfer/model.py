@@ -69,6 +69,11 @@ class Model:
         return self._runtime.state if isinstance(self._runtime, (Failover, Shared)) else "ok"
 
     @property
+    def picture_size(self) -> tuple[int, int]:
+        """Width and height of its input, in pixels: a larger picture tells it no more."""
+        return self.bundle.image.width, self.bundle.image.height
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The names of the classes, by class id; empty where the model names none."""
         return self.bundle.labels

@@ -68,12 +68,13 @@ def open_pipeline(
         for word in config.output:
             outputs.append(open_sink(word, sink_options))
             opened.callback(outputs[-1].close)
+        needed = None if any(sink.wants_pixels for sink in outputs) else model.picture_size
         pipeline = Pipeline(
             model,
-            source,
+            _sufficing(source, needed),
             outputs,
             name=config.name,
-            reopen=reopen,
+            reopen=lambda: _sufficing(reopen(), needed),
             limits=Limits(
                 frames=config.frames,
                 max_age_ms=config.max_age,
@@ -86,6 +87,14 @@ def open_pipeline(
         )
         opened.pop_all()
         return pipeline
+
+
+def _sufficing(source: Source, needed: tuple[int, int] | None) -> Source:
+    """The source, told that pictures of that size are enough, where it wants to know."""
+    suffice = getattr(source, "suffice", None)
+    if suffice is not None and needed is not None:
+        suffice(*needed)
+    return source
 
 
 def _gate(config: PipelineConfig) -> Gate | None:

@@ -20,6 +20,8 @@ class Source(Protocol):
     uri: as the user typed it. live: newest frame wins, and a loss is worth reopening; otherwise no frame may
     be dropped and the end is the end. fps: the nominal rate, None where it is not known.
     skipped: by name, what could not be read and was passed over (a damaged image in a folder).
+    It may have a `suffice(width, height)`, called before the first read where nobody needs the picture itself: pictures
+    may then be reduced, as long as their sides are at least these.
     """
 
     uri: str

@@ -21,6 +21,7 @@ from edgeinfer.frame import Frame, Pixels
 from edgeinfer.sources.capture import Capture, open_capture
 from edgeinfer.sources.options import SourceOptions, from_query
 from edgeinfer.sources.picture import BadPicture, decode
+from edgeinfer.sources.reduced import FROM_RAW, can_be_reduced, factor_for
 
 # struct v4l2_capability: driver[16], card[32], bus_info[32], version, capabilities, device_caps, reserved[3].
 _VIDIOC_QUERYCAP = 0x80685600
@@ -147,7 +148,8 @@ class CameraSource:
         self.fps = taken.fps
         self._node = node
         self._capture = capture
-        self._compressed = taken.compressed
+        self._taken = taken
+        self._factor = 1
         self._read_timeout_s = read_timeout_s
         self._clock = clock
         self._seq = 0
@@ -158,17 +160,28 @@ class CameraSource:
     def skipped(self) -> Mapping[str, str]:
         return {"damaged pictures": f"{self._damaged}, the last: {self._damage}"} if self._damaged else {}
 
+    def suffice(self, width: int, height: int) -> None:
+        """From now on pictures may be reduced, as long as their sides are at least these, in pixels."""
+        taken = self._taken
+        factor = factor_for(taken.width, taken.height, (width, height))
+        if not taken.compressed:
+            # As they come, so that they are reduced first and converted then.
+            can = factor > 1 and can_be_reduced(taken.pixel_format, taken.width, taken.height, factor)
+            factor = factor if can and self._capture.set(cv2.CAP_PROP_CONVERT_RGB, 0) else 1
+        self._factor = factor
+
     def read(self) -> Frame | None:
         begun_ns = self._clock.monotonic_ns()
         failures = 0
         while not self._capture.closed:
             pixels = self._capture.read()
             captured_ns, captured_unix_ns = self._clock.monotonic_ns(), self._clock.unix_ns()
-            if pixels is not None and self._compressed:
+            if pixels is not None and (self._taken.compressed or self._factor > 1):
                 pixels = self._decode(pixels)
             if pixels is not None:
                 seq, self._seq = self._seq, self._seq + 1
-                return Frame(pixels, seq, captured_ns, captured_unix_ns, self.uri)
+                full_size = None if self._factor == 1 else (self._taken.width, self._taken.height)
+                return Frame(pixels, seq, captured_ns, captured_unix_ns, self.uri, full_size=full_size)
             failures += 1
             waited_s = (captured_ns - begun_ns) / 1e9
             if self._capture.closed or self._capture.wait_closed(_FAILURE_PAUSE_S):
@@ -179,9 +192,12 @@ class CameraSource:
     def close(self) -> None:
         self._capture.close()
 
-    def _decode(self, encoded: Pixels) -> Pixels | None:
+    def _decode(self, raw: Pixels) -> Pixels | None:
+        taken = self._taken
         try:
-            return decode(encoded.tobytes())
+            if taken.compressed:
+                return decode(raw.tobytes(), factor=self._factor)
+            return FROM_RAW[taken.pixel_format](raw, taken.width, taken.height, self._factor)
         except BadPicture as bad:
             self._damaged += 1
             self._damage = str(bad)

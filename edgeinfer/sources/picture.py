@@ -23,8 +23,20 @@ class BadPicture(ValueError):
     """The message says why, without a name."""
 
 
-def decode(data: bytes) -> Pixels:
-    """Blue-green-red, turned as its EXIF data say; gray is spread and transparency dropped. Raises BadPicture."""
+# By what a JPEG's sides are divided while it is decoded.
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
+
+def decode(data: bytes, *, factor: int = 1) -> Pixels:
+    """Blue-green-red, turned as its EXIF data say; gray is spread and transparency dropped. Raises BadPicture.
+
+    factor: 1, 2, 4 or 8, what the sides are divided by; a JPEG is then decoded at that size.
+    """
     if not data:
         raise BadPicture("empty")
     size = size_of(data)
@@ -37,7 +49,7 @@ def decode(data: bytes) -> Pixels:
         # OpenCV would pass it on with the rest in gray.
         raise BadPicture("a JPEG that was cut off")
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[factor])
     except cv2.error as failed:
         raise BadPicture(f"does not decode: {failed.err}") from failed
     if pixels is None or pixels.size == 0:

@@ -17,6 +17,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from edgeinfer.errors import SourceError, SourceLost
 from edgeinfer.frame import Frame
 from edgeinfer.sources import Source, SourceOptions, open_source
@@ -217,6 +220,29 @@ def a_driver_unbound_while_read_is_lost_and_works_when_bound_again() -> None:
         take(again, 3)
 
 
+def reduced_and_whole(word: str, **options: object) -> tuple[Frame, Frame]:
+    """A picture of half its size, and one as it is; of the same scene, not of the same moment."""
+    with opened(word, **options) as source:
+        whole = take(source, 3)[-1]
+    with opened(word, **options) as source:
+        source.suffice(whole.width // 2, whole.height // 2)  # type: ignore[attr-defined]
+        reduced = take(source, 3)[-1]
+    assert reduced.full_size == (whole.width, whole.height), reduced.full_size
+    assert reduced.pixels.shape == (whole.height // 2, whole.width // 2, 3), reduced.pixels.shape
+    return reduced, whole
+
+
+def difference(reduced: Frame, whole: Frame) -> float:
+    smaller = cv2.resize(whole.pixels, reduced.pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
+    return float(np.median(np.abs(smaller.astype(int) - reduced.pixels)))
+
+
+@check
+def pictures_in_nv12_are_reduced_before_they_are_converted() -> None:
+    reduced, whole = reduced_and_whole(VIVID, width=640, height=360, pixel_format="NV12")
+    assert difference(reduced, whole) < 4, difference(reduced, whole)
+
+
 def webcam() -> Path:
     (link,) = Path("/dev/v4l/by-id").glob("*-video-index0")
     return link.resolve()
@@ -226,6 +252,12 @@ def webcam() -> Path:
 def a_webcam_node_without_pictures_is_refused() -> None:
     (link,) = Path("/dev/v4l/by-id").glob("*-video-index1")
     assert "gives no pictures" in refused(str(link))
+
+
+@check
+def a_webcams_pictures_are_decoded_smaller() -> None:
+    reduced, whole = reduced_and_whole(str(webcam()), pixel_format="MJPG")
+    assert difference(reduced, whole) < 4, difference(reduced, whole)
 
 
 @check

@@ -30,6 +30,8 @@ class Sensor:
         self.closed = False
         self.now_ns = 0
         self.pauses = 0
+        self.was_set: dict[int, float] = {}
+        self.takes_settings = True
         self._pictures = itertools.chain(pictures, itertools.repeat(None))
         self._read_ns = read_ns
 
@@ -42,13 +44,24 @@ class Sensor:
         self.now_ns += round(seconds * 1e9)
         return self.closed
 
+    def set(self, prop: int, value: float) -> bool:
+        self.was_set[prop] = value
+        return self.takes_settings
+
     def close(self) -> None:
         self.closed = True
 
 
-def source_of(sensor: Sensor, node: Path, *, compressed: bool = False, read_timeout_s: float = 5.0) -> CameraSource:
+def source_of(
+    sensor: Sensor,
+    node: Path,
+    *,
+    compressed: bool = False,
+    pixel_format: str = "YUYV",
+    read_timeout_s: float = 5.0,
+) -> CameraSource:
     clock = Clock(monotonic_ns=lambda: sensor.now_ns)
-    taken = Taken(64, 48, 30.0, "MJPG" if compressed else "YUYV", compressed)
+    taken = Taken(64, 48, 30.0, "MJPG" if compressed else pixel_format, compressed)
     return CameraSource("/dev/video0", node, sensor, taken, read_timeout_s, clock)  # type: ignore[arg-type]
 
 
@@ -114,6 +127,46 @@ def test_pictures_cut_off_are_passed_over_and_counted(tmp_path: Path, caplog: py
     assert all(frame and np.abs(frame.pixels.astype(int) - 90).max() < 4 for frame in frames)
     assert source.skipped == {"damaged pictures": "2, the last: a JPEG that was cut off"}
     assert len(caplog.records) == 1
+
+
+def test_pictures_are_decoded_smaller_where_that_suffices(tmp_path: Path) -> None:
+    source = source_of(Sensor([encoded(GRAY)] * 2), tmp_path, compressed=True)
+    source.suffice(32, 24)
+    frame = source.read()
+    assert frame is not None
+    assert frame.pixels.shape == (24, 32, 3)
+    assert (frame.width, frame.height) == (64, 48)
+
+
+@pytest.mark.parametrize("enough", [(33, 24), (64, 48), (640, 480)])
+def test_pictures_are_as_they_were_where_the_model_needs_them(tmp_path: Path, enough: tuple[int, int]) -> None:
+    source = source_of(Sensor([encoded(GRAY)]), tmp_path, compressed=True)
+    source.suffice(*enough)
+    frame = source.read()
+    assert frame is not None
+    assert frame.pixels.shape == (48, 64, 3)
+    assert frame.full_size is None
+
+
+def test_raw_pictures_are_reduced_before_they_are_converted(tmp_path: Path) -> None:
+    sensor = Sensor([np.full((72, 64), 128, np.uint8)])
+    source = source_of(sensor, tmp_path, pixel_format="NV12")
+    source.suffice(16, 12)
+    assert sensor.was_set == {cv2.CAP_PROP_CONVERT_RGB: 0}
+    frame = source.read()
+    assert frame is not None
+    assert frame.pixels.shape == (12, 16, 3)
+    assert (frame.width, frame.height) == (64, 48)
+
+
+def test_a_camera_that_gives_nothing_raw_is_read_as_before(tmp_path: Path) -> None:
+    sensor = Sensor([GRAY])
+    sensor.takes_settings = False
+    source = source_of(sensor, tmp_path, pixel_format="NV12")
+    source.suffice(16, 12)
+    frame = source.read()
+    assert frame is not None
+    assert frame.pixels.shape == (48, 64, 3)
 
 
 def test_nothing_but_damaged_pictures_is_lost(tmp_path: Path) -> None:
