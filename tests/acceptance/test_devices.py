@@ -31,7 +31,8 @@ def test_json_holds_the_same_rows(edgeinfer):
     facts = json.loads(ran.out)
     assert (facts["schema"], facts["recorded"]) == ("edgeinfer.devices/1", False)
     assert facts["board"]["cores"] == os.sysconf("SC_NPROCESSORS_ONLN")
-    shown = {line.split()[0]: line.split()[1] for line in text.splitlines() if line.split()[1:2] in (["yes"], ["no"])}
+    starts = [line.split()[:2] for line in text.splitlines() if line and not line.startswith(" ")]
+    shown = {start[0]: start[1] for start in starts if start[1] in ("yes", "no")}
     assert {row["word"]: "yes" if row["usable"] else "no" for row in facts["devices"]} == shown
     for row in facts["devices"]:
         assert set(row) == {"word", "usable", "evidence", "reason", "remedy"}

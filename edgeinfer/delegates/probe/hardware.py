@@ -19,7 +19,24 @@ HAILO_PCI = ("0x1e60", "0x2864")
 CORAL_USB_FRESH = ("1a6e", "089a")
 CORAL_USB_LOADED = ("18d1", "9302")
 
-_SOFTWARE_VULKAN = ("lvp",)
+# By the kernel's driver of a GPU the names of Vulkan's for it; there is none for those at the end.
+VULKAN_FOR = {
+    "amdgpu": ("radeon", "amd"),
+    "asahi": ("asahi",),
+    "i915": ("intel", "intel_hasvk"),
+    "nouveau": ("nouveau",),
+    "nvidia": ("nvidia",),
+    "panfrost": ("panfrost",),
+    "panthor": ("panfrost",),
+    "v3d": ("broadcom",),
+    "virtio_gpu": ("virtio", "gfxstream_vk"),
+    "xe": ("intel",),
+    "etnaviv": (),
+    "lima": (),
+    "vc4": (),
+    "vc4-drm": (),
+}
+_SOFTWARE_VULKAN = ("lvp", "vk_swiftshader")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +115,10 @@ def nvidia_nodes(roots: Roots) -> list[Path]:
 
 
 def vulkan_drivers(roots: Roots) -> tuple[list[str], list[str]]:
-    """Names of Vulkan's drivers: for hardware, and those that compute on the CPU."""
+    """Names of the Vulkan drivers that are installed: for hardware, whether it is here or not, and for the CPU."""
     folders = (roots.usr / "share/vulkan/icd.d", roots.etc / "vulkan/icd.d")
     names = [path.name.partition("_icd")[0] for folder in folders for path in entries(folder, "*.json")]
-    software = [name for name in names if name.startswith(_SOFTWARE_VULKAN)]
+    software = [name for name in names if name in _SOFTWARE_VULKAN]
     return [name for name in names if name not in software], software
 
 

@@ -31,13 +31,14 @@ _GASKET = (
     "sudo apt install ./gasket-dkms_*.deb, from https://github.com/feranick/gasket-driver/releases, "
     "then sudo modprobe apex"
 )
+_OF_NVIDIA = hardware.VULKAN_FOR["nvidia"]
 # The best first.
 _INT8_FEATURES = ("i8mm", "asimddp", "avx512_vnni", "avx_vnni", "avx2", "asimd", "sse4_1")
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceRow:
-    """reason: all that is missing, None where usable. remedy: the first command that helps, None where none does."""
+    """reason: all that is missing, None where usable. remedy: the command for the first of it, or None."""
 
     word: str
     usable: bool
@@ -63,12 +64,12 @@ class _Case:
 
 @dataclass(frozen=True, slots=True)
 class _Machine:
-    """All that the cases are judged by, looked up once."""
+    """All that the cases are judged by, looked up once. onnx: the packages of ONNX Runtime, with their versions."""
 
     board: Board
     roots: Roots
     libraries: Libraries
-    onnx: tuple[str, str] | None
+    onnx: tuple[tuple[str, str], ...]
     providers: tuple[str, ...]
     usb: Sequence[hardware.UsbDevice]
     pci: Sequence[hardware.PciDevice]
@@ -97,7 +98,7 @@ def probe(
 
 def _look(board: Board, roots: Roots, libraries: Libraries) -> _Machine:
     versions = ((package, libraries.version(package)) for package in _ONNX_PACKAGES)
-    installed = next(((package, found) for package, found in versions if found is not None), None)
+    installed = tuple((package, found) for package, found in versions if found is not None)
     return _Machine(
         board=board,
         roots=roots,
@@ -128,7 +129,8 @@ def _judge(
     if not case.problems:
         return DeviceRow(word, True, tuple(case.evidence))
     reason = "; ".join(reason for reason, _ in case.problems)
-    remedy = next((remedy for _, remedy in case.problems if remedy is not None), None)
+    # Where the hardware is missing, no package helps.
+    _, remedy = case.problems[0]
     return DeviceRow(word, False, tuple(case.evidence), reason, remedy)
 
 
@@ -136,11 +138,13 @@ def _judge(
 
 
 def _litert_cpu(case: _Case, machine: _Machine) -> None:
+    _is_64_bit(case, machine)
     _package(case, machine, "ai-edge-litert", "pip install ai-edge-litert")
     _cores(case, machine)
 
 
 def _tflite_cpu(case: _Case, machine: _Machine) -> None:
+    _is_64_bit(case, machine)
     libraries = machine.libraries
     installs = libraries.python < _TFLITE_PYTHON_END
     remedy = "pip install 'edgeinfer[tflite]'" if installs else None
@@ -156,19 +160,25 @@ def _tflite_cpu(case: _Case, machine: _Machine) -> None:
 
 
 def _onnx_cpu(case: _Case, machine: _Machine) -> None:
+    _is_64_bit(case, machine)
     _onnx_provider(case, machine, "CPUExecutionProvider", "onnxruntime")
     _cores(case, machine)
 
 
 def _openvino_cpu(case: _Case, machine: _Machine) -> None:
+    _is_64_bit(case, machine)
     _openvino(case, machine)
     _cores(case, machine)
 
 
+def _is_64_bit(case: _Case, machine: _Machine) -> None:
+    architecture = machine.board.architecture
+    if architecture not in ("aarch64", "x86_64"):
+        case.lacks(f"the system is {architecture}, and needs to be a 64-bit one (aarch64 or x86_64)")
+
+
 def _cores(case: _Case, machine: _Machine) -> None:
     board = machine.board
-    if board.architecture not in ("aarch64", "x86_64"):
-        case.lacks(f"the system is {board.architecture}, and needs to be a 64-bit one (aarch64 or x86_64)")
     case.speaks(f"{board.cores} core{'s' if board.cores > 1 else ''}")
     best = next((feature for feature in _INT8_FEATURES if feature in board.features), None)
     if best is not None:
@@ -219,18 +229,34 @@ def _libedgetpu(case: _Case, machine: _Machine, *, is_wanted: bool) -> None:
 
 
 def _litert_gpu(case: _Case, machine: _Machine) -> None:
-    nodes = _gpus(machine)
-    real, software = hardware.vulkan_drivers(machine.roots)
-    case.speaks(*(_named(node) for node in nodes), *map(str, hardware.nvidia_nodes(machine.roots)))
-    for name, drivers in (("Vulkan", real), ("Vulkan on the CPU", software)):
+    _vulkan_gpu(case, machine)
+    _package(case, machine, "ai-edge-litert", "pip install ai-edge-litert")
+    _open_to_us(case, [node.path for node in _gpus(machine)], _RENDER_RULE, "65-render")
+
+
+def _vulkan_gpu(case: _Case, machine: _Machine) -> None:
+    """A GPU, and among all the Vulkan drivers that a package brings one for it."""
+    nodes, nvidia = _gpus(machine), hardware.nvidia_nodes(machine.roots)
+    wanted = {_vulkan_names(node, nvidia) for node in nodes} | ({_OF_NVIDIA} if nvidia else set())
+    installed, software = hardware.vulkan_drivers(machine.roots)
+    fitting = [name for name in installed if any(names is None or name in names for names in wanted)]
+    case.speaks(*(_named(node) for node in nodes), *map(str, nvidia))
+    for name, drivers in (("Vulkan", fitting), ("Vulkan on the CPU", software)):
         if drivers:
             case.speaks(f"{name}: {' '.join(drivers)}")
-    if not nodes and not hardware.nvidia_nodes(machine.roots):
+    if not wanted:
         case.lacks("no GPU: no /dev/dri/renderD* and no NVIDIA node")
-    elif not real:
+    elif wanted == {()}:
+        case.lacks("nobody has made a Vulkan driver for it")
+    elif not fitting and wanted <= {_OF_NVIDIA, ()}:
+        case.lacks("no Vulkan driver for it: nvidia_icd.json comes with NVIDIA's driver", _nvidia_driver(machine))
+    elif not fitting:
         case.lacks("no Vulkan driver for it", "sudo apt install mesa-vulkan-drivers")
-    _package(case, machine, "ai-edge-litert", "pip install ai-edge-litert")
-    _open_to_us(case, [node.path for node in nodes], _RENDER_RULE, "65-render")
+
+
+def _vulkan_names(node: hardware.Node, nvidia: Sequence[Path]) -> tuple[str, ...] | None:
+    """The Vulkan drivers that may be for a node; None where its kernel's driver is not known here: any may be."""
+    return hardware.VULKAN_FOR.get(node.driver, _OF_NVIDIA if nvidia else None)
 
 
 def _onnx_cuda(case: _Case, machine: _Machine) -> None:
@@ -240,13 +266,14 @@ def _onnx_cuda(case: _Case, machine: _Machine) -> None:
 
 def _onnx_tensorrt(case: _Case, machine: _Machine) -> None:
     _nvidia(case, machine)
-    _onnx_provider(case, machine, "TensorrtExecutionProvider", "onnxruntime-gpu")
-    library = next(
-        (found for found in (hardware.shared_library(machine.roots, f"libnvinfer.so.{n}") for n in (10, 8)) if found),
-        None,
-    )
+    libraries = (hardware.shared_library(machine.roots, f"libnvinfer.so.{number}") for number in (10, 8))
+    library = next((found for found in libraries if found is not None), None)
     if library is not None:
         case.speaks(str(library))
+    else:
+        remedy = "sudo apt install nvidia-jetpack" if machine.is_tegra else None
+        case.lacks("TensorRT is not installed (libnvinfer.so.10)", remedy)
+    _onnx_provider(case, machine, "TensorrtExecutionProvider", "onnxruntime-gpu")
 
 
 def _nvidia(case: _Case, machine: _Machine) -> None:
@@ -258,13 +285,16 @@ def _nvidia(case: _Case, machine: _Machine) -> None:
     if not cards and not nodes and not machine.is_tegra:
         case.lacks("no NVIDIA GPU (PCI vendor 10de, /dev/nvidia0)")
     elif not nodes and machine.is_tegra:
-        case.lacks("NVIDIA's driver is not loaded: no /dev/nvhost-gpu", "sudo apt install nvidia-jetpack")
+        case.lacks("NVIDIA's driver is not loaded: no /dev/nvhost-gpu", _nvidia_driver(machine))
     elif not nodes:
-        case.lacks(
-            "NVIDIA's driver is not loaded: no /dev/nvidia0",
-            "sudo ubuntu-drivers install, or on Debian sudo apt install nvidia-driver",
-        )
+        case.lacks("NVIDIA's driver is not loaded: no /dev/nvidia0", _nvidia_driver(machine))
     _open_to_us(case, nodes, "", "")
+
+
+def _nvidia_driver(machine: _Machine) -> str:
+    if machine.is_tegra:
+        return "sudo apt install nvidia-jetpack"
+    return "sudo ubuntu-drivers install, or on Debian sudo apt install nvidia-driver"
 
 
 def _onnx_openvino(case: _Case, machine: _Machine) -> None:
@@ -275,12 +305,12 @@ def _onnx_openvino(case: _Case, machine: _Machine) -> None:
 
 
 def _onnx_webgpu(case: _Case, machine: _Machine) -> None:
-    nodes = _gpus(machine)
-    case.speaks(*(_named(node) for node in nodes))
-    if not nodes:
-        case.lacks("no GPU: no /dev/dri/renderD*")
+    if machine.board.architecture != "x86_64":
+        case.lacks("onnxruntime-webgpu is built for x86-64 only")
+        return
+    _vulkan_gpu(case, machine)
     _onnx_provider(case, machine, "WebGpuExecutionProvider", "onnxruntime-webgpu")
-    _open_to_us(case, [node.path for node in nodes], _RENDER_RULE, "65-render")
+    _open_to_us(case, [node.path for node in _gpus(machine)], _RENDER_RULE, "65-render")
 
 
 def _openvino_gpu(case: _Case, machine: _Machine) -> None:
@@ -359,21 +389,22 @@ def _openvino(case: _Case, machine: _Machine) -> None:
 
 
 def _onnx_provider(case: _Case, machine: _Machine, provider: str, package: str) -> None:
-    if machine.onnx is None:
-        case.lacks("onnxruntime is not installed", f"pip install {package}")
+    # CUDA's own libraries come with pip only when they are asked for.
+    wanted = f"'{package}[cuda,cudnn]'" if package == "onnxruntime-gpu" else package
+    if not machine.onnx:
+        case.lacks("onnxruntime is not installed", f"pip install {wanted}")
         return
-    name, version = machine.onnx
-    case.speaks(f"{name} {version}")
+    case.speaks(*(f"{name} {version}" for name, version in machine.onnx))
+    names = " ".join(name for name, _ in machine.onnx)
     if provider in machine.providers:
         case.speaks(provider)
     elif not machine.providers:
-        case.lacks(f"{name} {version} does not load", f"pip install --force-reinstall {name}")
-    elif machine.is_tegra and package == "onnxruntime-gpu":
-        wheel = "the wheel for the installed JetPack from https://pypi.jetson-ai-lab.io"
-        case.lacks(f"{name} has no {provider}", f"pip uninstall {name} && pip install onnxruntime-gpu, {wheel}")
+        case.lacks(f"{names} does not load", f"pip install --force-reinstall {names}")
     else:
-        # Both put their files into the same folder, so that only one may be there.
-        case.lacks(f"{name} has no {provider}", f"pip uninstall --yes {name} && pip install {package}")
+        if machine.is_tegra and package == "onnxruntime-gpu":
+            wanted = "onnxruntime-gpu, the wheel for the installed JetPack from https://pypi.jetson-ai-lab.io"
+        # All put their files into the same folder, so that only one may be there.
+        case.lacks(f"{names} has no {provider}", f"pip uninstall --yes {names} && pip install {wanted}")
 
 
 def _open_to_us(case: _Case, nodes: Sequence[Path], rule: str, file: str) -> None:

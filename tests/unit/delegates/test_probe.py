@@ -144,6 +144,31 @@ def test_a_32_bit_system_is_not_usable(tree):
     row = rows_of(roots)["litert:cpu"]
     assert not row.usable
     assert "armv7l" in (row.reason or "")
+    row = rows_of(roots, Packages(versions={}))["litert:cpu"]
+    assert (row.reason or "").startswith("the system is armv7l")
+    assert row.remedy is None
+
+
+@pytest.mark.parametrize(
+    ("board", "word", "missing"),
+    [
+        ("intel-n100", "onnx:cuda", "no NVIDIA GPU (PCI vendor 10de, /dev/nvidia0); onnxruntime has no CUDAExecution"),
+        ("intel-nuc", "onnx:webgpu", "no GPU: no /dev/dri/renderD* and no NVIDIA node; onnxruntime has no WebGpu"),
+        ("raspberry-pi-5", "openvino:gpu", "no Intel GPU (/dev/dri/renderD* with PCI vendor 8086); openvino is not"),
+        ("intel-n100", "openvino:npu", "no Intel NPU (/dev/accel/accel* of the driver intel_vpu); openvino is not"),
+    ],
+)
+def test_no_package_is_offered_for_hardware_that_is_not_there(tree, board, word, missing):
+    row = rows_of(tree(board))[word]
+    assert (row.reason or "").startswith(missing)
+    assert row.remedy is None
+
+
+def test_of_several_onnxruntimes_none_is_left_beside_the_new_one(tree):
+    versions = {"onnxruntime": "1.31.1", "onnxruntime-openvino": "1.24.1"}
+    row = rows_of(tree("intel-n100"), Packages(versions))["onnx:openvino"]
+    assert row.evidence == ("onnxruntime 1.31.1", "onnxruntime-openvino 1.24.1")
+    assert row.remedy == "pip uninstall --yes onnxruntime onnxruntime-openvino && pip install onnxruntime-openvino"
 
 
 def test_a_device_that_fails_its_proof_is_not_usable(tree):
@@ -233,6 +258,84 @@ def test_a_gpu_needs_a_vulkan_driver_that_is_not_the_cpu(tree):
     row = rows_of(roots)["litert:gpu"]
     assert row.usable
     assert row.evidence[0].endswith("renderD128 (v3d)")
+
+
+@pytest.mark.parametrize(
+    ("board", "foreign", "own"),
+    [
+        ("raspberry-pi-5", ["radeon_icd.json", "panfrost_icd.json"], "broadcom_icd.json"),
+        ("rock-5b", ["radeon_icd.json", "broadcom_icd.json"], "panfrost_icd.aarch64.json"),
+        ("intel-n100", ["radeon_icd.x86_64.json", "virtio_icd.json", "lvp_icd.json"], "intel_hasvk_icd.x86_64.json"),
+    ],
+)
+def test_the_vulkan_drivers_of_other_gpus_do_not_count(tree, board, foreign, own):
+    """Mesa's package brings one for each GPU that it knows."""
+    roots = tree(board)
+    icds = roots.usr / "share/vulkan/icd.d"
+    icds.mkdir(parents=True)
+    for name in foreign:
+        (icds / name).touch()
+    row = rows_of(roots)["litert:gpu"]
+    assert row.reason == "no Vulkan driver for it"
+    assert not any(one.startswith("Vulkan: ") for one in row.evidence)
+    (icds / own).touch()
+    row = rows_of(roots)["litert:gpu"]
+    assert row.usable
+    assert f"Vulkan: {own.partition('_icd')[0]}" in row.evidence
+
+
+def test_any_vulkan_driver_may_be_for_a_gpu_that_is_not_known(tree):
+    roots = tree("raspberry-pi-5")
+    link = roots.sys / "class/drm/renderD128/device/driver"
+    link.unlink()
+    link.symlink_to("../../bus/platform/drivers/of-next-year")
+    icds = roots.usr / "share/vulkan/icd.d"
+    icds.mkdir(parents=True)
+    assert rows_of(roots)["litert:gpu"].remedy == "sudo apt install mesa-vulkan-drivers"
+    (icds / "next_year_icd.json").touch()
+    assert rows_of(roots)["litert:gpu"].usable
+    link.unlink()
+    link.symlink_to("../../bus/platform/drivers/vc4-drm")
+    row = rows_of(roots)["litert:gpu"]
+    assert (row.reason, row.remedy) == ("nobody has made a Vulkan driver for it", None)
+
+
+@pytest.mark.parametrize("board", ["jetson-nano", "jetson-orin-nano", "jetson-agx-orin"])
+def test_nvidias_vulkan_driver_is_not_mesas(tree, board):
+    roots = tree(board)
+    row = rows_of(roots)["litert:gpu"]
+    assert (row.reason or "").startswith("no Vulkan driver for it: nvidia_icd.json")
+    assert row.remedy == "sudo apt install nvidia-jetpack"
+    icds = roots.etc / "vulkan/icd.d"
+    icds.mkdir(parents=True)
+    (icds / "nvidia_icd.json").touch()
+    assert rows_of(roots)["litert:gpu"].usable
+
+
+def test_webgpu_is_made_for_x86_64_and_needs_a_vulkan_driver_as_well(tree):
+    webgpu = Packages({"onnxruntime-webgpu": "1.27.0"}, providers=("WebGpuExecutionProvider", *CPU_ONLY))
+    row = rows_of(tree("raspberry-pi-5"))["onnx:webgpu"]
+    assert (row.reason, row.remedy) == ("onnxruntime-webgpu is built for x86-64 only", None)
+    roots = tree("intel-n100")
+    assert rows_of(roots, webgpu)["onnx:webgpu"].remedy == "sudo apt install mesa-vulkan-drivers"
+    icds = roots.usr / "share/vulkan/icd.d"
+    icds.mkdir(parents=True)
+    (icds / "intel_icd.x86_64.json").touch()
+    assert rows_of(roots, webgpu)["onnx:webgpu"].usable
+
+
+def test_tensorrt_needs_its_library_too(tree):
+    roots = tree("jetson-orin-nano")
+    gpu = Packages({"onnxruntime-gpu": "1.23.0"}, providers=("TensorrtExecutionProvider", *CPU_ONLY))
+    row = rows_of(roots, gpu)["onnx:tensorrt"]
+    assert (row.reason, row.remedy) == (
+        "TensorRT is not installed (libnvinfer.so.10)",
+        "sudo apt install nvidia-jetpack",
+    )
+    library = roots.usr / "lib/aarch64-linux-gnu/libnvinfer.so.10"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    assert rows_of(roots, gpu)["onnx:tensorrt"].usable
 
 
 def test_cuda_needs_card_driver_and_provider(tree):
