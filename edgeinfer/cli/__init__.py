@@ -21,6 +21,7 @@ COMMANDS = {
     "run": "run a model over a camera, a file or another source",
     "inspect": "show what is known about a model: tensors, operators, labels, and where each fact comes from",
     "tune": "measure every way to run a model here, check each, and keep the plan that run goes by",
+    "bench": "measure single-stream latency and offline throughput, of the model alone and end to end",
     "devices": "show what this board can use: each device with its evidence, or the reason why not and what mends it",
 }
 

@@ -48,7 +48,7 @@ def rehearse(model: Model, open_source: Callable[[], Source], *, seconds: float)
     Raises RuntimeFailed, SourceError.
     """
     watch = _Stopwatch(seconds)
-    pipeline = Pipeline(model, _Again(open_source), [watch])
+    pipeline = Pipeline(model, Again(open_source), [watch])
     pipeline.start()
     watch.is_over.wait(_TIMEOUT_S)
     pipeline.close()
@@ -85,7 +85,7 @@ class Reel:
         """There is nothing to let go of."""
 
 
-class _Again:
+class Again:
     """A source that begins anew when it ends; see Source."""
 
     def __init__(self, open_source: Callable[[], Source]) -> None:
