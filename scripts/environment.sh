@@ -1,15 +1,15 @@
 # shellcheck shell=bash
-# Sourced by demo, test and check: finds a Python, makes the virtual environment, installs once.
+# Sourced by demo, bench, test and check: finds a Python, makes the virtual environment, installs once.
 #
 #   prepare_environment LEVEL [PYTHON_VERSION [EXTRA]]
 #
-# LEVEL is `runtime`, `test` or `dev`; each holds the ones before it. Afterwards $python is the environment's
+# LEVEL is `runtime`, `bench`, `test` or `dev`; each holds the ones before it. Afterwards $python is the environment's
 # interpreter. A level that is installed leaves a stamp in the environment, written last, so that a broken-off
 # installation is taken up again and a finished one costs some milliseconds.
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 readonly root
-readonly levels=(runtime test dev)
+readonly levels=(runtime bench test dev)
 readonly oldest_minor=10 newest_minor=14
 
 # uv may use the Pythons that are here; it never fetches one.

@@ -1,0 +1,64 @@
+"""scripts/bench: measure, show, keep. It judges and never fails: a busy machine is no defect."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from scripts.benchmarks import report, setting
+
+SCENARIOS = ("throughput", "live", "start", "postprocess", "scale", "paced", "isolation")
+ROUNDS, QUICK_ROUNDS = 5, 2
+
+
+def main() -> None:
+    words = _parser().parse_args()
+    setting.SETTING.quick, setting.SETTING.minutes = words.quick, words.minutes
+    rounds = words.rounds or (QUICK_ROUNDS if words.quick else ROUNDS)
+    on = report.machine()
+    if on["load_before"] > report.BUSY:
+        print(f"this machine is busy ({on['load_before']} runnable per core): the figures will say so", file=sys.stderr)
+    try:
+        scenarios = [_measure(name, rounds) for name in words.scenario or _there()]
+    finally:
+        shutil.rmtree(setting.scratch(), ignore_errors=True)
+    if words.json:
+        words.json.write_text(json.dumps(report.as_json(scenarios, on, rounds), indent=2) + "\n")
+    if words.markdown:
+        report.write_markdown(words.markdown, report.markdown(scenarios, on, rounds))
+
+
+def _measure(name: str, rounds: int) -> report.Scenario:
+    """A scenario is a module with `measure(rounds)`; with `judge(rows)` too it has limits."""
+    print(f"measuring {name}", file=sys.stderr)
+    module = import_module(f"scripts.benchmarks.{name}")
+    rows = module.measure(rounds)
+    lines = module.judge(rows) if hasattr(module, "judge") else report.lines_of(rows)
+    scenario = report.Scenario(name, getattr(module, "TITLE", name.capitalize()), rows, lines)
+    report.print_table(scenario)
+    return scenario
+
+
+def _there() -> list[str]:
+    return [name for name in SCENARIOS if (Path(__file__).parent / f"{name}.py").exists()]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description="What edgeinfer costs, beside the least that the same work can cost."
+    )
+    parser.add_argument("scenario", nargs="*", choices=[*_there(), []], help=f"of {', '.join(_there())}; default: all")
+    parser.add_argument("--rounds", type=int, metavar="N", help=f"default: {ROUNDS}")
+    parser.add_argument("--minutes", type=float, default=1.0, metavar="T", help="of the live scenario; the promise: 10")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="machine, versions and every round")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="the tables, as docs/benchmarks.md has them")
+    parser.add_argument("--quick", action="store_true", help="few frames: to see that it works, not what it costs")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Frames of a file per second, CPU time and memory, against the loop below that does nothing else.
+
+    python -m scripts.benchmarks.throughput bare|ours CASE MODEL VIDEO FRAMES      one contender, once
+
+Results are on, drawing is off, JSON lines go to a file. Either leaves the number of threads to the runtime.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from scripts.benchmarks import setting
+from scripts.benchmarks.contest import BARE, OURS, Line, Row, cases, fresh, ratio, take_turns
+from scripts.benchmarks.meter import Meter, tell
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TITLE = "Throughput on a file"
+WARM_UP_FRAMES = 50
+QUICK_FRAMES = 150
+THROUGHPUT_MIN, CPU_MAX, MEMORY_MAX = 0.97, 1.05, 1.3
+# One in the decoder's hands, one waiting, one in the model's: a queue of at most two.
+BUFFERS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A model on a video. frames: so many that a round takes some seconds. size: of the model's square input."""
+
+    title: str
+    model: str
+    video: str
+    frames: int
+    size: int
+    fit: str
+
+
+_SSD, _YOLOX = "ssd_mobilenet_v1_coco.tflite", "yolox_nano.onnx"
+_V2, _V1 = "mobilenet_v2_1.0_224_quant.tflite", "mobilenet_v1_0.25_128_quant.tflite"
+
+CASES = {
+    "ssd-432p": Case("SSD MobileNet v1, 768x432", _SSD, "432p", 400, 300, "stretch"),
+    "ssd-1080p": Case("SSD MobileNet v1, 1080p", _SSD, "1080p", 400, 300, "stretch"),
+    "yolox": Case("YOLOX nano (ONNX), 768x432", _YOLOX, "432p", 300, 416, "letterbox"),
+    "mobilenet-v2": Case("MobileNet v2, 768x432", _V2, "432p", 700, 224, "crop"),
+    "mobilenet-v1": Case("MobileNet v1 0.25 128, 768x432", _V1, "432p", 1390, 128, "crop"),
+}
+
+
+def measure(rounds: int) -> list[Row]:
+    rows: list[Row] = []
+    for key, case in CASES.items():
+        frames = QUICK_FRAMES if setting.SETTING.quick else case.frames
+        words = (key, setting.model(case.model), setting.video(case.video), frames)
+        fresh("throughput", OURS, *words[:-1], 2 * WARM_UP_FRAMES)  # The first start proves the model, and is slower.
+        contenders = {who: lambda who=who, words=words: fresh("throughput", who, *words) for who in (BARE, OURS)}
+        rows += take_turns(rounds, case.title, contenders)
+    return rows
+
+
+def judge(rows: Sequence[Row]) -> list[Line]:
+    lines = []
+    for case in cases(rows):
+        lines.append(ratio(rows, case, "fps", "throughput", unit="frames/s", at_least=THROUGHPUT_MIN))
+        lines.append(ratio(rows, case, "cpu_ms", "CPU per frame", unit="ms", at_most=CPU_MAX))
+        lines.append(ratio(rows, case, "peak_mib", "peak memory", unit="MiB", at_most=MEMORY_MAX))
+    return lines
+
+
+def run_bare(case: Case, model: Path, video: Path, frames: int) -> dict[str, float]:
+    """The bare loop on a video."""
+    import cv2
+
+    capture = cv2.VideoCapture(str(video), cv2.CAP_FFMPEG)
+    width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    infer = open_bare(case, model, width, height)
+    return bare_loop(lambda buffer: capture.read(buffer)[0], infer, width, height, frames)
+
+
+def bare_loop(read: Read, infer: Infer, width: int, height: int, frames: int) -> dict[str, float]:
+    """Reads in one thread, resizes and invokes in another, over three buffers that go round; no results, no more."""
+    import numpy as np
+
+    free: SimpleQueue[np.ndarray] = SimpleQueue()
+    ready: SimpleQueue[np.ndarray | None] = SimpleQueue()
+    for _ in range(BUFFERS):
+        free.put(np.empty((height, width, 3), np.uint8))
+    done = 0
+
+    def decode() -> None:
+        for _ in range(frames):
+            pixels = free.get()
+            if not read(pixels):
+                break
+            ready.put(pixels)
+        ready.put(None)
+
+    def compute() -> None:
+        nonlocal done
+        while (pixels := ready.get()) is not None:
+            infer(pixels)
+            free.put(pixels)
+            done += 1
+
+    threads = [threading.Thread(target=each) for each in (decode, compute)]
+    meter = Meter(lambda: done, warm_up=warm_up(frames))
+    for thread in threads:
+        thread.start()
+
+    def ended_within(seconds: float) -> bool:
+        threads[1].join(seconds)
+        return not threads[1].is_alive()
+
+    meter.watch(ended_within)
+    return meter.figures()
+
+
+def run_ours(case: Case, model: Path, video: Path | str, frames: int) -> dict[str, float]:
+    """The pipeline that `edgeinfer run` starts, with its JSON lines in a file."""
+    from edgeinfer.config import PipelineConfig
+    from edgeinfer.pipeline.assemble import open_pipeline
+
+    results = Path.cwd() / "results.jsonl"
+    config = PipelineConfig(model=str(model), source=str(video), output=(str(results),), frames=frames)
+    pipeline = open_pipeline(config)
+    meter = Meter(lambda: pipeline.tally["inferred"], warm_up=warm_up(frames))
+    pipeline.start()
+    meter.watch(pipeline.wait)
+    if (error := pipeline.report().error) is not None:
+        raise error
+    return meter.figures()
+
+
+def warm_up(frames: int) -> int:
+    """How many of the frames are not counted."""
+    return min(WARM_UP_FRAMES, frames // 4)
+
+
+def open_bare(case: Case, model: Path, width: int, height: int, *, spin: bool = True) -> Infer:
+    """What the bare loop does with a picture of that size. spin: idle threads of ONNX Runtime do."""
+    if model.suffix == ".onnx":
+        return _bare_onnx(case, model, width, height, spin=spin)
+    return _bare_litert(case, model, width, height)
+
+
+Infer = Callable[["np.ndarray"], None]
+Read = Callable[["np.ndarray"], bool]
+"""Fills the picture; False at the end."""
+
+
+def _bare_litert(case: Case, model: Path, width: int, height: int) -> Infer:
+    """8-bit red-green-blue pixels, written into the interpreter's own memory."""
+    import cv2
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=model.read_bytes())
+    interpreter.allocate_tensors()
+    view = interpreter.tensor(interpreter.get_input_details()[0]["index"])
+    canvas = np.empty((case.size, case.size, 3), np.uint8)
+    left, top, side_x, side_y, interpolation = 0, 0, width, height, cv2.INTER_LINEAR
+    if case.fit == "crop":
+        side_x = side_y = min(width, height)
+        left, top, interpolation = (width - side_x) // 2, (height - side_y) // 2, cv2.INTER_LINEAR_EXACT
+
+    def infer(pixels: np.ndarray) -> None:
+        part = pixels[top : top + side_y, left : left + side_x]
+        cv2.resize(part, (case.size, case.size), dst=canvas, interpolation=interpolation)
+        cv2.cvtColor(canvas, cv2.COLOR_BGR2RGB, dst=view()[0])
+        interpreter.invoke()
+
+    return infer
+
+
+def _bare_onnx(case: Case, model: Path, width: int, height: int, *, spin: bool) -> Infer:
+    """Float planes of blue-green-red pixels, letterboxed."""
+    import cv2
+    import numpy as np
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    session = onnxruntime.InferenceSession(model.read_bytes(), settings, providers=["CPUExecutionProvider"])
+    tensor = np.empty((1, 3, case.size, case.size), np.float32)
+    feed = {session.get_inputs()[0].name: tensor}
+    names = [output.name for output in session.get_outputs()]
+    canvas = np.full((case.size, case.size, 3), 114, np.uint8)
+    scale = case.size / max(width, height)
+    inner_x, inner_y = round(width * scale), round(height * scale)
+    left, top = (case.size - inner_x) // 2, (case.size - inner_y) // 2
+    inner = canvas[top : top + inner_y, left : left + inner_x]
+    planes = np.empty((3, case.size, case.size), np.uint8)
+    plane_list = list(planes)
+
+    def infer(pixels: np.ndarray) -> None:
+        cv2.resize(pixels, (inner_x, inner_y), dst=inner)
+        cv2.split(canvas, plane_list)
+        np.copyto(tensor[0], planes)
+        session.run(names, feed)
+
+    return infer
+
+
+_CONTENDERS: dict[str, Callable[..., dict[str, Any]]] = {BARE: run_bare, OURS: run_ours}
+
+if __name__ == "__main__":
+    _who, _case, _model, _video, _frames = sys.argv[1:]
+    tell(_CONTENDERS[_who](CASES[_case], Path(_model), Path(_video), int(_frames)))

@@ -1,0 +1,84 @@
+"""scripts/benchmarks: how figures become verdicts, tables and files. What they are is no test's business."""
+
+from __future__ import annotations
+
+import pytest
+
+from scripts.benchmarks import report
+from scripts.benchmarks.contest import BARE, OURS, Line, cases, of, ratio, take_turns
+
+ON = {"cpu": "a cpu", "cores": 2, "memory_mib": 1, "architecture": "x", "kernel": "6", "load_before": 0.0}
+
+
+def rows(ours, bare):
+    return [
+        {"case": "a", "round": number, "who": who, "fps": fps}
+        for who, figures in ((OURS, ours), (BARE, bare))
+        for number, fps in enumerate(figures)
+    ]
+
+
+def test_contenders_take_turns_and_begin_every_other_round():
+    order = []
+    contenders = {who: lambda who=who: order.append(who) or {"fps": 1.0} for who in (BARE, OURS)}
+    taken = list(take_turns(3, "a", contenders))
+    assert order == [BARE, OURS, OURS, BARE, BARE, OURS]
+    assert [row["round"] for row in taken] == [0, 0, 1, 1, 2, 2]
+    assert cases(taken) == ["a"]
+
+
+def test_a_ratio_is_taken_within_each_round():
+    # The second round was slow for both: the medians alone would say 0.5.
+    line = ratio(rows([98, 49, 97], [100, 50, 200]), "a", "fps", "throughput", at_least=0.97)
+    assert line.values == [0.98, 0.98, 0.485]
+    assert (line.value, line.holds) == (0.98, True)
+    assert (line.ours, line.bare) == (97, 100)
+
+
+def test_rounds_are_matched_whatever_their_order():
+    shuffled = rows([1, 2], [3, 4])[::-1]
+    assert of(shuffled, "a", OURS, "fps") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("limit", "holds"), [({"at_least": 2.0}, True), ({"at_least": 2.1}, False), ({"at_most": 1.9}, False), ({}, None)]
+)
+def test_the_median_is_judged(limit, holds):
+    assert Line("a", "b", [1.0, 2.0, 9.0], **limit).holds is holds
+
+
+def test_figures_without_a_limit_are_shown_by_their_words():
+    taken = [
+        {"case": "echo", "round": number, "where": where, "p50_us": value}
+        for number in range(3)
+        for where, value in (("here", 1.0 + number), ("worker", 11.0 + number))
+    ]
+    assert [(line.case, line.metric, line.value) for line in report.lines_of(taken)] == [
+        ("echo, here", "p50_us", 2.0),
+        ("echo, worker", "p50_us", 12.0),
+    ]
+
+
+def test_markdown_goes_between_the_marks_and_may_be_written_again(tmp_path):
+    path = tmp_path / "benchmarks.md"
+    path.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    scenario = report.Scenario("x", "A title", [], [Line("a", "b", [0.96], at_least=0.97, note="why")])
+    for _ in range(2):
+        report.write_markdown(path, report.markdown([scenario], ON, 5))
+    text = path.read_text()
+    assert text.startswith(f"before\n{report.BEGIN}\nMeasured on 20")
+    assert text.endswith(f"{report.END}\nafter\n")
+    assert "old" not in text
+    assert text.count("### A title") == 1
+    assert "| a | b (why) |  |  | 0.960 |  | ≥ 0.97 | **missed** |" in text
+
+
+def test_json_keeps_every_round():
+    taken = rows([1.0], [2.0])
+    lines = [ratio(taken, "a", "fps", "throughput", at_least=0.97)]
+    facts = report.as_json([report.Scenario("x", "A title", taken, lines)], ON, 1)
+    assert facts["schema"] == "edgeinfer.benchmarks/1"
+    assert facts["machine"] == ON
+    assert facts["versions"]["numpy"]
+    assert facts["scenarios"]["x"]["rows"] == taken
+    assert facts["scenarios"]["x"]["lines"][0]["holds"] is False
