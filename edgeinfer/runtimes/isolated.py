@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -29,6 +30,35 @@ _BOOT = (
 _MAX_CHATTER_BYTES = 1 << 20
 _TAIL_BYTES = 4096
 _CLOSE_S = 2.0
+# For these two somebody waits with a frame.
+_DIE_S = 0.5
+_KILL_S = 0.2
+_BACKGROUND_NICE = 10
+
+
+class Crew:
+    """Workers in the background: they give way to everything else, and all can be dismissed, even while they open."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self.is_dismissed = False
+
+    def take_on(self, worker: subprocess.Popen[bytes]) -> None:
+        # It has a single thread yet, and whatever it starts later takes after that.
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, worker.pid, _BACKGROUND_NICE)
+        with self._lock:
+            self._workers.append(worker)
+            if self.is_dismissed:
+                _end(worker)
+
+    def dismiss(self) -> None:
+        """Kill them, and whoever joins later; whoever waits for one is told that it died."""
+        with self._lock:
+            self.is_dismissed = True
+            for worker in self._workers:
+                _end(worker)
 
 
 class Isolated:
@@ -47,6 +77,7 @@ class Isolated:
         *,
         deadline_s: float,
         open_timeout_s: float = OPEN_TIMEOUT_S,
+        crew: Crew | None = None,
     ) -> None:
         """Raises ModelError or DeviceNotFound as the runtime does; a crash or a hang at opening is a ModelError."""
         self.device = f"{runtime}:{unit}" if unit else runtime
@@ -54,8 +85,11 @@ class Isolated:
         self._name = str(file.path)
         self._tensors: SharedTensors | None = None
         self._packet = bytearray(PACKET_BYTES)
+        self._is_killed = False
         self._chatter, self._worker, self._peer = _start()
         try:
+            if crew is not None:
+                crew.take_on(self._worker)
             job = _job(file, runtime, unit, options)
             self._open({**job, "deadline_s": deadline_s, "open_timeout_s": open_timeout_s}, open_timeout_s)
         except BaseException:
@@ -67,7 +101,7 @@ class Isolated:
 
     def run(self) -> tuple[Array, ...]:
         tensors = self._shared()
-        if self._worker.returncode is not None:
+        if self._worker.returncode is not None or self._is_killed:
             raise RuntimeFailed(f"{self.device} has lost its worker process")
         answer = self._let_run()
         if answer == DONE:
@@ -84,7 +118,7 @@ class Isolated:
             self._peer.settimeout(self._deadline_s)
 
     def close(self) -> None:
-        if self._worker.returncode is None:
+        if self._worker.poll() is None and not self._is_killed:
             with contextlib.suppress(OSError):
                 self._peer.send(CLOSE)
             try:
@@ -152,7 +186,7 @@ class Isolated:
 
     def _last_words(self) -> str:
         """How the worker ended, as in `died (SIGSEGV)`, with the last line that it wrote."""
-        deadline_s = time.monotonic() + _CLOSE_S
+        deadline_s = time.monotonic() + _DIE_S
         while self._worker.poll() is None and time.monotonic() < deadline_s:
             time.sleep(0.001)
         if self._worker.returncode is None:
@@ -171,12 +205,18 @@ class Isolated:
             os.ftruncate(self._chatter, 0)
 
     def _kill(self) -> None:
-        """The worker and whatever it started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._worker.pid, signal.SIGKILL)
-        # A driver that hangs in the kernel keeps even a killed process: that must not stop us as well.
+        _end(self._worker)
+        self._is_killed = True
+        # A driver that hangs in the kernel keeps even a killed process: the next device must not wait for it.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._worker.wait(_CLOSE_S)
+            self._worker.wait(_KILL_S)
+
+
+def _end(worker: subprocess.Popen[bytes]) -> None:
+    """Kill it and whatever it started."""
+    if worker.poll() is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(worker.pid, signal.SIGKILL)
 
 
 def _start() -> tuple[int, subprocess.Popen[bytes], socket.socket]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from edgeinfer.bundle import ModelFile
 from edgeinfer.bundle.load import read_model_file
 from edgeinfer.errors import DeviceNotFound, ModelError, RuntimeFailed
 from edgeinfer.runtimes import RUNTIMES, RuntimeOptions, isolated
-from edgeinfer.runtimes.isolated import Isolated
+from edgeinfer.runtimes.isolated import Crew, Isolated
 
 OpenIsolated = Callable[..., Isolated]
 
@@ -371,7 +372,7 @@ def test_a_program_that_has_no_descriptor_left_is_told_so(make):
         from edgeinfer.bundle.load import read_model_file
         from edgeinfer.errors import DeviceNotFound
         from edgeinfer.runtimes import RuntimeOptions
-        from edgeinfer.runtimes.isolated import Isolated
+        from edgeinfer.runtimes.isolated import Crew, Isolated
         file = read_model_file(Path(sys.argv[1]))
         before = len(os.listdir("/proc/self/fd"))
         for spare in range(8):
@@ -442,3 +443,36 @@ def test_ctrl_c_on_the_terminal_does_not_reach_the_worker(open_, spawned):
     runtime = open_()
     assert os.getpgid(spawned[0].pid) == spawned[0].pid != os.getpgid(0)
     assert runtime.run()
+
+
+def test_a_worker_that_cannot_be_killed_keeps_nobody(open_, monkeypatch):
+    """As one whose driver hangs in the kernel: it is given up, then and at the closing."""
+    runtime = open_(hang_at="1")
+    runtime.allow(0.1)
+    pid = runtime._worker.pid
+    with monkeypatch.context() as deaf:
+        deaf.setattr(os, "killpg", lambda group, number: None)
+        began_s = time.monotonic()
+        with pytest.raises(RuntimeFailed, match="did not answer within"):
+            runtime.run()
+        runtime.close()
+        assert time.monotonic() - began_s < 1.5
+    os.killpg(pid, signal.SIGKILL)
+    runtime._worker.wait(20)
+
+
+def test_workers_in_the_background_give_way_and_can_be_dismissed_while_they_open(make):
+    crew = Crew()
+    file = make()
+    calm = Isolated(file, "fake", "", RuntimeOptions(), deadline_s=20, crew=crew)
+    assert os.getpriority(os.PRIO_PROCESS, calm._worker.pid) >= 10
+    dismissal = threading.Timer(0.2, crew.dismiss)
+    dismissal.start()
+    with pytest.raises(ModelError, match=r"fake died \(SIGKILL\) while it opened"):
+        Isolated(file, "fake", "", RuntimeOptions(driver={"hang_at": "0"}), deadline_s=20, crew=crew)
+    with pytest.raises(RuntimeFailed):
+        calm.run()
+    with pytest.raises(ModelError, match=r"fake died \(SIGKILL\) while it opened"):
+        Isolated(file, "fake", "", RuntimeOptions(), deadline_s=20, crew=crew)
+    calm.close()
+    dismissal.join()
