@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from edgeinfer.bundle import Bundle, Overrides, load_bundle
 from edgeinfer.bundle.facts import Format
 from edgeinfer.clock import Clock, ClockWatch, rfc3339
-from edgeinfer.delegates import Devices, Failover, Shared, Turns
+from edgeinfer.delegates import Devices, Failover, Shared, Turns, load_golden
 from edgeinfer.errors import ModelError, UsageError
 from edgeinfer.frame import Frame
 from edgeinfer.preprocess import Fitter
@@ -182,7 +182,9 @@ def open_model(
     """
     bundle = load_bundle(word, overrides, prefer=format_for(device))
     _task_of(bundle)  # A misspelt task is said before the model is tried.
-    runtime = (devices or Devices()).open(bundle.file, device, threads=threads, paced=paced, isolate=isolate)
+    runtime = (devices or Devices()).open(
+        bundle.file, device, threads=threads, paced=paced, isolate=isolate, golden=load_golden(bundle)
+    )
     try:
         return Model(bundle, runtime, identity=identity, clock=clock)
     except BaseException:

@@ -120,10 +120,24 @@ class Overrides:
 
 
 @dataclass(frozen=True, slots=True)
+class GoldenFiles:
+    """A sample that comes with a bundle, as files that nobody has looked into yet.
+
+    key: where `model.toml` names it, as in `golden[0]`. input: a picture, or the input tensors as the model stores
+    them. outputs: what the model gives for it, where that is said.
+    """
+
+    key: str
+    input: Path
+    outputs: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
     """A model ready to be opened.
 
     labels: by class id; empty where the model has none.
+    golden: the samples that fit these weights.
     provenance: for each fact that could be read in several places, where it was read
     (as in `{"colour": "TFLite metadata", "fit": "convention of yolox"}`).
     """
@@ -140,6 +154,7 @@ class Bundle:
     licence: str | None = None
     origin: str | None = None
     measured: Mapping[str, object] = field(default_factory=dict)
+    golden: tuple[GoldenFiles, ...] = ()
 
     def label(self, class_id: int) -> str:
         """The name of a class; its number where there is no name."""

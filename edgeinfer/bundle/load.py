@@ -8,7 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from edgeinfer.bundle.facts import Bundle, Colour, Decode, Fit, Format, ImageInput, Metadata, ModelFile, Overrides
+from edgeinfer.bundle.facts import (
+    Bundle,
+    Colour,
+    Decode,
+    Fit,
+    Format,
+    GoldenFiles,
+    ImageInput,
+    Metadata,
+    ModelFile,
+    Overrides,
+)
 from edgeinfer.bundle.manifest import DecodeFacts, InputFacts, Manifest, read_manifest
 from edgeinfer.bundle.onnx import read_onnx
 from edgeinfer.bundle.recognise import DECODERS, Convention, ImagePlace, Recognised, conventions, image_input, recognise
@@ -149,6 +160,17 @@ def _resolve(file: ModelFile, manifest: Manifest | None, said: Overrides, *, fol
         licence=manifest.licence if manifest else file.metadata.licence,
         origin=manifest.origin if manifest else file.metadata.author,
         measured=manifest.measured if manifest else _NOTHING_MEASURED,
+        golden=_golden(file, manifest, folder),
+    )
+
+
+def _golden(file: ModelFile, manifest: Manifest | None, folder: Path | None) -> tuple[GoldenFiles, ...]:
+    if manifest is None or folder is None:
+        return ()
+    return tuple(
+        GoldenFiles(f"golden[{index}]", folder / sample.input, folder / sample.outputs if sample.outputs else None)
+        for index, sample in enumerate(manifest.golden)
+        if sample.weights in (None, file.format)
     )
 
 

@@ -21,6 +21,22 @@ FileName = Annotated[
         description="the name of a file beside model.toml, without a folder",
     ),
 ]
+GoldenInput = Annotated[
+    str,
+    Meta(
+        pattern=r"^[^/\x00]+\.(?i:jpe?g|png|bmp|npy|npz)\Z",
+        max_length=255,
+        description="the name of a .jpg, .png, .bmp, .npy or .npz file beside model.toml, without a folder",
+    ),
+]
+GoldenOutputs = Annotated[
+    str,
+    Meta(
+        pattern=r"^[^/\x00]+\.(?i:npz)\Z",
+        max_length=255,
+        description="the name of a .npz file beside model.toml, without a folder",
+    ),
+]
 Sha256 = Annotated[
     str,
     Meta(pattern=r"^[0-9a-f]{64}\Z", description="64 hexadecimal digits in small letters, as sha256sum prints them"),
@@ -58,6 +74,17 @@ class DecodeFacts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     output_is: Literal["probabilities", "logits"] | None = None
 
 
+class GoldenSample(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """An input, and where it is given what the model makes of it; see GoldenFiles.
+
+    weights: the format of the weights that these tensors belong to; None where they fit all.
+    """
+
+    input: GoldenInput
+    outputs: GoldenOutputs | None = None
+    weights: Literal["tflite", "onnx"] | None = None
+
+
 class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The whole of `model.toml`.
 
@@ -85,6 +112,7 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     decode: DecodeFacts = DecodeFacts()
     sha256: Mapping[Literal["tflite", "onnx"], Sha256] = {}
     measured: Mapping[str, object] = {}
+    golden: Annotated[tuple[GoldenSample, ...], Meta(max_length=8)] = ()
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -92,4 +120,8 @@ def read_manifest(folder: Path) -> Manifest:
     manifest = read_toml(folder / "model.toml", Manifest, ModelError)
     if manifest.weights.tflite is None and manifest.weights.onnx is None:
         raise ModelError(f"{folder / 'model.toml'}: weights: names no file", hint="give tflite or onnx")
+    for index, sample in enumerate(manifest.golden):
+        if sample.weights is not None and getattr(manifest.weights, sample.weights) is None:
+            where = f"{folder / 'model.toml'}: golden[{index}].weights"
+            raise ModelError(f"{where}: this bundle has no weights as {sample.weights}")
     return manifest

@@ -17,6 +17,7 @@ from edgeinfer.cli.arguments import add_model_arguments, flag_of, number, stated
 from edgeinfer.cli.terminal import ProgressBar, configure_logging, show
 from edgeinfer.clock import rfc3339
 from edgeinfer.config import PipelineConfig
+from edgeinfer.delegates import load_golden
 from edgeinfer.delegates.choose import open_rung
 from edgeinfer.delegates.installed import runtime_versions
 from edgeinfer.delegates.ladder import Rung
@@ -105,8 +106,10 @@ def _is_live(open_source_again: Callable[[], Source]) -> bool:
 
 
 def _measure(bundle: Bundle, open_source_again: Callable[[], Source]) -> Callable[[Rung, float], Round]:
+    golden = load_golden(bundle)
+
     def measure(rung: Rung, seconds: float) -> Round:
-        runtime = open_rung(bundle.file, rung)
+        runtime = open_rung(bundle.file, rung, golden=golden)
         try:
             model = Model(bundle, runtime)
         except BaseException:

@@ -2,6 +2,7 @@
 
 from edgeinfer.delegates.choose import open_device
 from edgeinfer.delegates.failover import Failover
+from edgeinfer.delegates.golden import load_golden
 from edgeinfer.delegates.shared import Devices, Shared, Turns
 
-__all__ = ["Devices", "Failover", "Shared", "Turns", "open_device"]
+__all__ = ["Devices", "Failover", "Shared", "Turns", "load_golden", "open_device"]

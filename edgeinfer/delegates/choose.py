@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeinfer.board import Roots
@@ -12,9 +13,11 @@ from edgeinfer.delegates.failover import Failover
 from edgeinfer.delegates.ladder import Rung, rungs_for
 from edgeinfer.delegates.memory import Memory
 from edgeinfer.delegates.plan import by_plan, fitting_plan
+from edgeinfer.delegates.proof import Sample
 from edgeinfer.delegates.trial import TIMEOUT_S, Reference, Refused, open_proven, try_model
 from edgeinfer.errors import DeviceNotFound, ModelError, RuntimeFailed
 from edgeinfer.runtimes import RUNTIMES, Runtime
+from edgeinfer.runtimes.isolated import Crew
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +29,7 @@ def open_device(
     threads: int | None = None,
     paced: bool = False,
     isolate: bool = False,
+    golden: Sequence[Sample] = (),
     trial_timeout_s: float = TIMEOUT_S,
     roots: Roots | None = None,
 ) -> Runtime:
@@ -33,14 +37,16 @@ def open_device(
 
     `auto`, `cpu`, `gpu`, `edgetpu`, `npu` take the first of a list that works, and go on with the next when one fails
     later; an exact word takes that device or fails. What can hang or crash runs in a worker process, with `isolate`
-    a CPU too. Raises DeviceNotFound where no such device is to be had, ModelError where it refuses the model.
+    a CPU too. `golden` are samples that came with the model. Raises DeviceNotFound where no such device is to be had,
+    ModelError where it refuses the model.
     """
     rungs = _planned(rungs_for(word, file, roots), file, word, threads, roots)
-    opener = _Opener(file, rungs, threads, paced, isolate, trial_timeout_s)
+    reference = Reference(file, golden=golden, timeout_s=trial_timeout_s)
+    opener = _Opener(file, rungs, threads, paced, isolate, trial_timeout_s, reference, Memory())
     refusals: list[Refused] = []
     for index, rung in enumerate(rungs):
         try:
-            runtime = opener.open(index, Memory())
+            runtime = opener.open(index, opener.memory)
         except Refused as refused:
             refusals.append(refused)
             continue
@@ -53,9 +59,12 @@ def open_device(
     raise _all_refused(file, refusals)
 
 
-def open_rung(file: ModelFile, rung: Rung, *, timeout_s: float = TIMEOUT_S) -> Runtime:
+def open_rung(
+    file: ModelFile, rung: Rung, *, golden: Sequence[Sample] = (), timeout_s: float = TIMEOUT_S
+) -> Runtime:
     """The model on exactly this device with exactly these settings, proven. Raises Refused."""
-    return _Opener(file, (rung,), None, False, False, timeout_s).open(0, Memory())
+    memory, reference = Memory(), Reference(file, golden=golden, timeout_s=timeout_s)
+    return _Opener(file, (rung,), None, False, False, timeout_s, reference, memory).open(0, memory)
 
 
 def _planned(
@@ -80,6 +89,8 @@ class _Opener:
     paced: bool
     isolate: bool
     timeout_s: float
+    reference: Reference
+    memory: Memory
 
     def is_isolated(self, rung: Rung) -> bool:
         return rung.is_isolated or self.isolate
@@ -88,11 +99,14 @@ class _Opener:
         """Raises Refused. Without a memory the rung proves itself afresh."""
         rung = self.rungs[index]
         candidate = rung.candidate(self.threads, paced=self.paced)
-        reference = Reference(self.file, timeout_s=self.timeout_s)
+        reference = self.reference.renewed()
+        # Once another device computes, the reference must not slow it down.
+        crew = Crew() if memory is None else None
+        timeout_s = self.timeout_s
         if self.is_isolated(rung):
-            return open_proven(self.file, candidate, reference, timeout_s=self.timeout_s, memory=memory)
+            return open_proven(self.file, candidate, reference, timeout_s=timeout_s, memory=memory, crew=crew)
         if rung.runtime != "fake":
-            try_model(self.file, candidate, reference, timeout_s=self.timeout_s, memory=memory)
+            try_model(self.file, candidate, reference, timeout_s=timeout_s, memory=memory, crew=crew)
         try:
             return RUNTIMES.get(rung.runtime, error=DeviceNotFound)(self.file, rung.unit, candidate.options)
         except (ModelError, RuntimeFailed) as refused:
@@ -103,7 +117,7 @@ class _Opener:
     def reopen(self, index: int, *, afresh: bool) -> Runtime:
         """A rung for a device that was lost: to fall to, or, `afresh`, to take back. Raises DeviceNotFound."""
         try:
-            return self.open(index, None if afresh else Memory())
+            return self.open(index, None if afresh else self.memory)
         except Refused as refused:
             raise DeviceNotFound(_without_path(str(refused), self.file)) from refused
 

@@ -23,15 +23,21 @@ _MAX_BYTES = 64 << 10
 
 
 class Memory:
-    """One small file for each trial that passed. A folder that cannot be read or written only costs time."""
+    """One small file for each trial that passed. A folder that cannot be read or written only costs time.
+
+    What this object has learnt itself it knows without the folder too.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder if folder is not None else state_folder() / "trials"
+        self._passed: set[bytes] = set()
 
     def has(self, job: Mapping[str, Any]) -> bool:
         key = _key(job)
         if key is None:
             return False
+        if key in self._passed:
+            return True
         try:
             with self._path(key).open("rb") as file:
                 return file.read(_MAX_BYTES) == key
@@ -45,6 +51,7 @@ class Memory:
         key = _key(job)
         if key is None:
             return
+        self._passed.add(key)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._drop_oldest()
@@ -55,6 +62,7 @@ class Memory:
     def forget(self, job: Mapping[str, Any]) -> None:
         key = _key(job)
         if key is not None:
+            self._passed.discard(key)
             with contextlib.suppress(OSError):
                 self._path(key).unlink(missing_ok=True)
 
@@ -79,6 +87,7 @@ def _key(job: Mapping[str, Any]) -> bytes | None:
         "unit": job["unit"],
         "driver": job["driver"],
         "library": job.get("library"),
+        "golden": job.get("golden"),
         "version": installed,
         "numpy": version("numpy"),
         # The state folder may be on a card that is put into another board.

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from edgeinfer.bundle import ModelFile
 from edgeinfer.bundle.tflite import DETECTION_POSTPROCESS
 from edgeinfer.runtimes import Runtime
+from edgeinfer.runtimes.shapes import one_of_each
 from edgeinfer.tensor import Array, TensorSpec, dequantize, quantize
 
 FLOAT_LIMIT = 0.05
@@ -42,12 +43,30 @@ class Proof:
     reason: str | None = None
 
 
-def run_samples(runtime: Runtime) -> Iterator[Outputs]:
-    """The outputs, copied, for one sample input after the other. Raises RuntimeFailed."""
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One input for each of the model's inputs, as it stores them. name: what it is called in messages.
+
+    outputs: what the model is known to give for it, where somebody said so. sha256: of all these tensors.
+    """
+
+    name: str
+    inputs: tuple[Array, ...]
+    outputs: Outputs | None = None
+    sha256: str = ""
+
+
+def made_up(specs: tuple[TensorSpec, ...]) -> Iterator[Sample]:
+    """Samples for a model that nothing is known of, the same everywhere."""
     for seed in _SEEDS:
-        for index, spec in enumerate(runtime.inputs):
-            runtime.input(index)[...] = sample(spec, seed)
-        yield tuple(np.array(output) for output in runtime.run())
+        yield Sample(f"sample {seed}", tuple(made_up_input(spec, seed) for spec in specs))
+
+
+def run_sample(runtime: Runtime, sample: Sample) -> Outputs:
+    """The outputs, copied. Raises RuntimeFailed."""
+    for index, tensor in enumerate(sample.inputs):
+        runtime.input(index)[...] = tensor
+    return tuple(np.array(output) for output in runtime.run())
 
 
 def nonsense(outputs: Outputs, specs: tuple[TensorSpec, ...]) -> str | None:
@@ -100,9 +119,9 @@ def compare(
     return Proof(worst, limit, reason)
 
 
-def sample(spec: TensorSpec, seed: int) -> Array:
-    """A made-up input of that form: noise for an even seed, soft blotches for an odd one; the same everywhere."""
-    shape = tuple(1 if size < 0 else size for size in spec.shape)
+def made_up_input(spec: TensorSpec, seed: int) -> Array:
+    """An input of that form: noise for an even seed, soft blotches for an odd one; the same everywhere."""
+    shape = one_of_each(spec).shape
     if spec.dtype.kind in "iub" and spec.dtype.itemsize > 1 and spec.quantization is None:
         # Plain integers may be indices or sizes: only 0 and 1 are likely to be in range.
         return np.random.default_rng(seed).integers(0, 2, shape).astype(spec.dtype)

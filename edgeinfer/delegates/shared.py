@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
 from edgeinfer.bundle import ModelFile
 from edgeinfer.delegates.choose import open_device
 from edgeinfer.delegates.failover import Failover
+from edgeinfer.delegates.proof import Sample
 from edgeinfer.runtimes import Runtime
 from edgeinfer.tensor import Array
 
@@ -112,6 +113,7 @@ class Devices:
         threads: int | None = None,
         paced: bool = False,
         isolate: bool = False,
+        golden: Sequence[Sample] = (),
     ) -> Shared:
         """As `open_device`, which is asked for what nobody has open yet."""
         shapes = tuple(spec.shape for spec in file.inputs)
@@ -119,7 +121,7 @@ class Devices:
         with self._lock:
             opened = self._opened.get(wish)
             if opened is None:
-                runtime = open_device(file, word, threads=threads, paced=paced, isolate=isolate)
+                runtime = open_device(file, word, threads=threads, paced=paced, isolate=isolate, golden=golden)
                 opened = self._opened[wish] = _Opened(runtime)
             opened.holders += 1
         return Shared(opened, lambda: self._let_go(wish, opened))

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from edgeinfer.bundle import ModelFile
 from edgeinfer.delegates.memory import Memory
-from edgeinfer.delegates.proof import Outputs, compare, limit_by, nonsense, run_samples, usual_limit
+from edgeinfer.delegates.proof import (
+    Outputs,
+    Sample,
+    compare,
+    limit_by,
+    made_up,
+    nonsense,
+    run_sample,
+    usual_limit,
+)
+from edgeinfer.delegates.proven import Proven
 from edgeinfer.errors import DeviceNotFound, EdgeInferError, RuntimeFailed
 from edgeinfer.runtimes import RuntimeOptions
-from edgeinfer.runtimes.isolated import Isolated
+from edgeinfer.runtimes.isolated import Crew, Isolated
 
 log = logging.getLogger(__name__)
 
@@ -64,46 +75,65 @@ class Reference:
 
     How far a device may lie from it depends on the model, since rounding errors add up in some and not in others: what
     XNNPACK, which is right, makes of it is the measure for all others.
+
+    golden: samples that came with the model, run besides the made-up ones. Several threads may ask; `crew` is what the
+    workers join that it takes to answer.
     """
 
-    def __init__(self, file: ModelFile, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, file: ModelFile, *, golden: Sequence[Sample] = (), timeout_s: float = TIMEOUT_S) -> None:
+        self.golden = tuple(golden)
         self._file = file
         self._timeout_s = timeout_s
+        self._lock = threading.RLock()
         self._outputs: list[Outputs] | None = None
         self._is_known = False
         self._limit: float | None = None
         plain = RuntimeOptions(driver={"kernels": "plain"})
         self.candidate = Candidate("litert", "cpu", plain) if file.format == "tflite" else Candidate("onnx", "cpu")
 
-    def outputs(self) -> list[Outputs] | None:
-        if not self._is_known:
-            self._is_known = True
-            try:
-                worker, self._outputs, _ = _open_and_run(self._file, self.candidate, self._timeout_s)
-                worker.close()
-            except EdgeInferError as refused:
-                log.debug("no reference for %s: %s", self._file.path, refused)
-        return self._outputs
+    def outputs(self, crew: Crew | None = None) -> list[Outputs] | None:
+        """Raises Refused where the crew was dismissed meanwhile."""
+        with self._lock:
+            if not self._is_known:
+                ran = self._run(self.candidate, crew)
+                self._outputs = None if ran is None else ran.found
+                self._is_known = True
+            return self._outputs
 
-    def limit(self, candidate: Candidate) -> float:
-        """How far the candidate may lie from the reference; see proof.py."""
+    def limit(self, candidate: Candidate, crew: Crew | None = None) -> float:
+        """How far the candidate may lie from the reference; see proof.py. Raises Refused as `outputs` does."""
         if self._file.format != "tflite" or not self._file.is_quantised or candidate.is_same(_XNNPACK):
             return usual_limit(self._file)
-        if self._limit is None:
-            self._limit = self._measured_limit()
-        return self._limit
+        with self._lock:
+            if self._limit is None:
+                self._limit = self._measured_limit(crew)
+            return self._limit
 
-    def _measured_limit(self) -> float:
-        expected = self.outputs()
+    def renewed(self) -> Reference:
+        """This one, or where it could not run the model one that tries again: memory may have been short."""
+        with self._lock:
+            if self._outputs is None and self._is_known:
+                return Reference(self._file, golden=self.golden, timeout_s=self._timeout_s)
+            return self
+
+    def _measured_limit(self, crew: Crew | None) -> float:
+        expected = self.outputs(crew)
+        ran = self._run(_XNNPACK, crew)
+        if expected is None or ran is None:
+            return usual_limit(self._file)
+        return limit_by(compare(self._file, ran.found, expected, ran.worker.outputs).error, self._file)
+
+    def _run(self, candidate: Candidate, crew: Crew | None) -> _Ran | None:
         try:
-            worker, found, _ = _open_and_run(self._file, _XNNPACK, self._timeout_s)
+            ran = _open_and_run(self._file, candidate, self.golden, self._timeout_s, crew=crew)
         except EdgeInferError as refused:
-            log.debug("no second opinion on %s: %s", self._file.path, refused)
-            return usual_limit(self._file)
-        worker.close()
-        if expected is None:
-            return usual_limit(self._file)
-        return limit_by(compare(self._file, found, expected, worker.outputs).error, self._file)
+            if crew is not None and crew.is_dismissed:
+                # What was killed says nothing of the model, and without a reference anything would pass.
+                raise Refused("the proof was broken off", "device") from refused
+            log.debug("%s is no reference for %s: %s", candidate.device, self._file.path, refused)
+            return None
+        ran.worker.close()
+        return ran
 
 
 def try_model(
@@ -113,20 +143,22 @@ def try_model(
     *,
     timeout_s: float = TIMEOUT_S,
     memory: Memory | None = None,
+    crew: Crew | None = None,
 ) -> None:
     """Let a worker run the model on the candidate and judge what it gives, unless `memory` knows that it passed before.
 
     Takes at most `timeout_s`, and as long again for the reference; whatever the worker does, this process stays
     whole. Raises Refused.
     """
-    if memory is not None and memory.has(trial_key(file, candidate)):
+    key = trial_key(file, candidate, reference.golden)
+    if memory is not None and memory.has(key):
         return
-    worker = open_proven(file, candidate, reference, timeout_s=timeout_s, memory=memory)
+    worker = _run_and_judge(file, candidate, reference, timeout_s, memory, crew).worker
     worker.close()
     if worker.exit_signal is not None:
         # Also after an answer: what crashes while it lets go of a model would take this process along.
         if memory is not None:
-            memory.forget(trial_key(file, candidate))
+            memory.forget(key)
         raise Refused(f"{candidate.device} died with it ({worker.exit_signal})", "model")
 
 
@@ -137,32 +169,28 @@ def open_proven(
     *,
     timeout_s: float = TIMEOUT_S,
     memory: Memory | None = None,
-) -> Isolated:
+    crew: Crew | None = None,
+) -> Proven:
     """A worker that has run the model and gave what it should, warm and ready. Raises Refused.
 
-    What `memory` knows is not compared again; it learns what passed.
+    What `memory` knows is not compared again, and runs one sample only; it learns what passed. The workers of the
+    reference join the crew, but not the one that is given back.
     """
-    try:
-        worker, found, slowest_s = _open_and_run(file, candidate, timeout_s)
-    except DeviceNotFound as missing:
-        raise Refused(str(missing), "model" if isinstance(missing, RuntimeFailed) else "device") from missing
-    except EdgeInferError as refused:
-        raise Refused(str(refused), "model") from refused
-    try:
-        _judge(file, candidate, reference, worker, found, memory)
-    except BaseException:
-        worker.close()
-        raise
-    worker.allow(run_deadline_s(slowest_s))
-    return worker
+    ran = _run_and_judge(file, candidate, reference, timeout_s, memory, crew, is_to_stay=True)
+    ran.worker.allow(run_deadline_s(ran.slowest_s))
+    return Proven(ran.worker, file, ran.samples[0], ran.found[0], run_s=ran.slowest_s)
 
 
 def run_deadline_s(slowest_s: float) -> float:
-    """How long a run may take: ten times the slowest that was seen, and half a second at least."""
-    return max(0.5, 10 * slowest_s)
+    """How long a run may take where the slowest that was seen took that long.
+
+    Ten times as long is no accident of a busy machine, nor is a second more: with a tenth of a second, or more, for a
+    run that second decides, so that the next device can answer within two. Half a second is always granted.
+    """
+    return max(0.5, min(10 * slowest_s, slowest_s + 1.0))
 
 
-def trial_key(file: ModelFile, candidate: Candidate) -> Mapping[str, Any]:
+def trial_key(file: ModelFile, candidate: Candidate, golden: Sequence[Sample] = ()) -> Mapping[str, Any]:
     """All that decides whether a trial would pass again, but for the versions, which `Memory` adds."""
     return {
         "sha256": file.sha256,
@@ -172,6 +200,7 @@ def trial_key(file: ModelFile, candidate: Candidate) -> Mapping[str, Any]:
         "unit": candidate.unit,
         "driver": dict(candidate.options.driver),
         "library": _library_state(candidate.unit),
+        "golden": [sample.sha256 for sample in golden],
     }
 
 
@@ -186,56 +215,119 @@ def _library_state(unit: str) -> list[int] | None:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _judge(
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """An open worker, and what it gave for each sample. slowest_s: of its runs, but for the first, which warms up."""
+
+    worker: Isolated
+    samples: tuple[Sample, ...]
+    found: list[Outputs]
+    slowest_s: float
+
+
+def _run_and_judge(
     file: ModelFile,
     candidate: Candidate,
     reference: Reference,
-    worker: Isolated,
-    found: list[Outputs],
+    timeout_s: float,
     memory: Memory | None,
-) -> None:
-    if not candidate.is_same(reference.candidate):
-        _refuse_nonsense(candidate, reference, worker, found)
-    key = trial_key(file, candidate)
-    if memory is not None and memory.has(key):
-        return
-    needs_none = candidate.is_foreign or candidate.is_same(reference.candidate)
-    expected = None if needs_none else reference.outputs()
-    if expected is not None:
-        proof = compare(file, found, expected, worker.outputs, reference.limit(candidate))
-        if proof.reason is not None:
-            raise Refused(f"{candidate.device} computes something else than the reference: {proof.reason}", "device")
-        log.debug("%s is off by %.2g of %g allowed", candidate.device, proof.error, proof.limit)
-    if memory is not None:
+    crew: Crew | None,
+    *,
+    is_to_stay: bool = False,
+) -> _Ran:
+    key = trial_key(file, candidate, reference.golden)
+    is_known = memory is not None and memory.has(key)
+    try:
+        ran = _open_and_run(
+            file, candidate, reference.golden, timeout_s, crew=crew, samples_max=1 if is_known else None
+        )
+    except DeviceNotFound as missing:
+        raise Refused(str(missing), "model" if isinstance(missing, RuntimeFailed) else "device") from missing
+    except EdgeInferError as refused:
+        raise Refused(str(refused), "model") from refused
+    try:
+        if not candidate.is_same(reference.candidate):
+            _refuse_nonsense(candidate, reference, ran, crew)
+        if not is_known:
+            _refuse_unlike_reference(file, candidate, reference, ran, crew)
+        _refuse_unlike_golden(file, candidate, reference, ran, crew)
+    except BaseException:
+        ran.worker.close()
+        raise
+    if memory is not None and not is_known:
         memory.add(key)
+    return ran
 
 
-def _refuse_nonsense(candidate: Candidate, reference: Reference, worker: Isolated, found: list[Outputs]) -> None:
+def _refuse_nonsense(candidate: Candidate, reference: Reference, ran: _Ran, crew: Crew | None) -> None:
     """What a model gives by itself, such as the logarithm of 0, is no device's fault."""
-    for index, outputs in enumerate(found):
-        rubbish = nonsense(outputs, worker.outputs)
+    for index, outputs in enumerate(ran.found):
+        rubbish = nonsense(outputs, ran.worker.outputs)
         if rubbish is None:
             continue
-        expected = reference.outputs()
-        if expected is None or nonsense(expected[index], worker.outputs) is None:
+        expected = reference.outputs(crew)
+        if expected is None or nonsense(expected[index], ran.worker.outputs) is None:
             raise Refused(f"{candidate.device} computes nonsense: {rubbish}", "device")
 
 
-def _open_and_run(file: ModelFile, candidate: Candidate, timeout_s: float) -> tuple[Isolated, list[Outputs], float]:
-    """A worker, its outputs for the samples, and how long the slowest run but the first took."""
+def _refuse_unlike_reference(
+    file: ModelFile, candidate: Candidate, reference: Reference, ran: _Ran, crew: Crew | None
+) -> None:
+    needs_none = candidate.is_foreign or candidate.is_same(reference.candidate)
+    expected = None if needs_none else reference.outputs(crew)
+    if expected is None:
+        return
+    proof = compare(file, ran.found, expected, ran.worker.outputs, reference.limit(candidate, crew))
+    if proof.reason is not None:
+        raise Refused(f"{candidate.device} computes something else than the reference: {proof.reason}", "device")
+    log.debug("%s is off by %.2g of %g allowed", candidate.device, proof.error, proof.limit)
+
+
+def _refuse_unlike_golden(
+    file: ModelFile, candidate: Candidate, reference: Reference, ran: _Ran, crew: Crew | None
+) -> None:
+    """The limit is the usual one: nobody knows on which device the outputs were made."""
+    for sample, outputs in zip(ran.samples, ran.found, strict=True):
+        if sample.outputs is None or candidate.is_foreign:
+            continue
+        proof = compare(file, [outputs], [sample.outputs], ran.worker.outputs)
+        if proof.reason is None:
+            continue
+        # What computes as the reference does and still gives something else has been told something else.
+        is_right = candidate.is_same(reference.candidate) or reference.outputs(crew) is not None
+        reason = f"{candidate.device} computes something else than {sample.name}.outputs says: {proof.reason}"
+        raise Refused(reason, "model" if is_right else "device")
+
+
+def _open_and_run(
+    file: ModelFile,
+    candidate: Candidate,
+    golden: Sequence[Sample],
+    timeout_s: float,
+    *,
+    crew: Crew | None,
+    samples_max: int | None = None,
+) -> _Ran:
+    """Run the samples, those of the model before the made-up ones, and the first of them once more."""
     deadline_s = time.monotonic() + timeout_s
     worker = Isolated(
-        file, candidate.runtime, candidate.unit, candidate.options, deadline_s=timeout_s, open_timeout_s=timeout_s
+        file,
+        candidate.runtime,
+        candidate.unit,
+        candidate.options,
+        deadline_s=timeout_s,
+        open_timeout_s=timeout_s,
+        crew=crew,
     )
     try:
-        found = []
-        worker.allow(deadline_s - time.monotonic())
-        for outputs in run_samples(worker):
-            found.append(outputs)
-            worker.allow(deadline_s - time.monotonic())
-        begun_s = time.monotonic()
-        worker.run()
-        return worker, found, time.monotonic() - begun_s
+        samples = (*golden, *made_up(worker.inputs))[:samples_max]
+        found, took_s = [], []
+        for sample in (*samples, samples[0]):
+            begun_s = time.monotonic()
+            worker.allow(deadline_s - begun_s)
+            found.append(run_sample(worker, sample))
+            took_s.append(time.monotonic() - begun_s)
+        return _Ran(worker, samples, found[:-1], max(took_s[1:]))
     except BaseException:
         worker.close()
         raise

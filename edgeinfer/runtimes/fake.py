@@ -24,7 +24,7 @@ from edgeinfer.bundle import ModelFile
 from edgeinfer.bundle.tflite import DETECTION_POSTPROCESS
 from edgeinfer.errors import DeviceNotFound, RuntimeFailed
 from edgeinfer.runtimes import RuntimeOptions
-from edgeinfer.runtimes.shapes import settle_input
+from edgeinfer.runtimes.shapes import one_of_each, settle_input
 from edgeinfer.tensor import Array, TensorSpec, quantize
 from edgeinfer.words import unknown
 
@@ -86,7 +86,7 @@ class FakeRuntime:
     ) -> None:
         self.device = "fake"
         self.inputs = tuple(settle_input(spec) for spec in file.inputs)
-        self.outputs = tuple(_one_of_each(spec) for spec in _stated_outputs(file))
+        self.outputs = tuple(one_of_each(spec) for spec in _stated_outputs(file))
         self.runs = 0
         self.seen: deque[int] = deque(maxlen=_REMEMBERED_RUNS)
         self._faults = faults or Faults()
@@ -135,10 +135,6 @@ def _stated_outputs(file: ModelFile) -> tuple[TensorSpec, ...]:
     shapes = ((1, 1, 4), (1, 1), (1, 1), (1,))
     settled = [replace(spec, shape=shape) for spec, shape in zip(file.outputs, shapes, strict=False)]
     return (*settled, *file.outputs[4:])
-
-
-def _one_of_each(spec: TensorSpec) -> TensorSpec:
-    return replace(spec, shape=tuple(1 if size < 0 else size for size in spec.shape))
 
 
 def _stored_zeros(spec: TensorSpec) -> Array:

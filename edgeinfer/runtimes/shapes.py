@@ -27,3 +27,8 @@ def settle_input(spec: TensorSpec, known: tuple[int, ...] | None = None) -> Tens
                 hint="export the model with a fixed input size",
             )
     return replace(spec, shape=tuple(shape))
+
+
+def one_of_each(spec: TensorSpec) -> TensorSpec:
+    """The tensor with every size known: one that is free is 1."""
+    return replace(spec, shape=tuple(1 if size < 0 else size for size in spec.shape))

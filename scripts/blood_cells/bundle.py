@@ -24,6 +24,7 @@ from .evaluate import (
     stack_inputs,
 )
 from .export import list_ops, write_float_tflite, write_int8_tflite, write_onnx
+from .golden import OUTPUTS, PICTURE, write_golden
 from .model import LABELS, Detector
 
 TFLITE, ONNX = "blood-cells.tflite", "blood-cells.onnx"
@@ -67,6 +68,7 @@ def write_bundle(
     learnt_from = f"the {' and '.join(lists)} list{'s' if len(lists) > 1 else ''} ({pictures} pictures)"
     figures = _measure(model, data, out, seeds, score_min, learnt_from)
     (out / "model.toml").write_text(_model_toml(figures, out))
+    write_golden(out)
     (out / "README.md").write_text(_card(figures))
     return figures
 
@@ -169,6 +171,15 @@ iou_max = 0.5
 map50 = {figures.int8.map50:.4f}
 map50_float = {figures.float32.map50:.4f}
 ap50 = {{ {ap50} }}
+
+[[golden]]                        # a drawn smear, and what the reference kernels make of it
+input = "{PICTURE}"
+outputs = "{OUTPUTS}"
+weights = "tflite"
+
+[[golden]]
+input = "{PICTURE}"
+weights = "onnx"
 '''
 
 
@@ -220,6 +231,10 @@ One invoke takes {figures.invoke_ms:.1f} ms on one thread of an x86-64 server co
 - BCCD leaves many overlapping and out-of-focus red cells unlabelled; the model has learnt to, and some of what
   counts as wrong above is a real cell. So counts of red cells in clumps are too low.
 - White cells are not told apart. Parasites and misshapen cells are not looked for.
+
+## Golden sample
+`smear.jpg` is a frame drawn by `edgeinfer.sources.smear`, `smear.npz` what TFLite's reference kernels make of it with
+the int8 model; both are written by `python -m scripts.blood_cells.golden models/blood-cells`.
 
 ## Made by
     DATA=../shared/testdata/training/bccd

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ import pytest
 from delegate.fault_delegate import edgetpu_outputs, fault_library, fault_unit
 
 from edgeinfer.bundle.load import read_model_file
+from edgeinfer.delegates import open_device
+from edgeinfer.delegates.proof import Sample
 from edgeinfer.errors import DeviceNotFound, RuntimeFailed
 from edgeinfer.runtimes import RUNTIMES, Runtime, RuntimeOptions
 from edgeinfer.runtimes.delegate import LIBRARY_VARIABLE
@@ -197,6 +200,22 @@ def test_the_faults_can_be_told_by_the_environment_too(open_, monkeypatch):
     with pytest.raises(RuntimeFailed, match="fault delegate: run 1 failed, as asked"):
         runtime.run()
     assert time.monotonic() - began_s >= 0.05
+
+
+def test_an_edge_tpu_model_is_held_to_the_outputs_that_came_with_it(test_data, tmp_path, monkeypatch):
+    """No reference kernels run it: without a golden sample any numbers would pass."""
+    monkeypatch.setenv("EDGEINFER_STATE", str(tmp_path))
+    monkeypatch.setenv(LIBRARY_VARIABLE, str(fault_library()))
+    file = read_model_file(test_data / "models" / EDGETPU_MODEL)
+    inputs = tuple(np.random.default_rng(3).integers(0, 256, spec.shape, np.uint8) for spec in file.inputs)
+    known = Sample("golden[0]", inputs, tuple(edgetpu_outputs(inputs, file.outputs)), sha256="known")
+    open_device(file, "litert:edgetpu", golden=[known]).close()
+    monkeypatch.setenv("FAULT_DELEGATE", "fault=wrong")
+    with pytest.raises(
+        DeviceNotFound, match=r"something else than golden\[0\]\.outputs says: output .* is off by 0\.\d"
+    ):
+        open_device(file, "litert:edgetpu", golden=[replace(known, sha256="known, on another day")])
+    open_device(file, "litert:edgetpu").close()
 
 
 def test_an_ordinary_model_is_not_for_the_edge_tpu(open_):

@@ -25,6 +25,21 @@ WEIGHTS = '[weights]\ntflite = "m.tflite"\n'
         (WHOLE + WEIGHTS + f'[sha256]\ntfite = "{"0" * 64}"\n', "sha256: did you mean 'tflite'?"),
         (WHOLE + WEIGHTS + "[input]\nmean = [1, 2]\n", "input: mean has 2 numbers, give 1 or 3"),
         (WHOLE + WEIGHTS + "[input]\nstd = [0]\n", "input.std[0]: must be above 0"),
+        (
+            WHOLE + WEIGHTS + '[[golden]]\ninput = "x.gif"\n',
+            "golden[0].input: must be the name of a .jpg, .png, .bmp, .npy",
+        ),
+        (WHOLE + WEIGHTS + '[[golden]]\ninput = "../x.png"\n', "golden[0].input: must be the name of a .jpg, .png"),
+        (WHOLE + WEIGHTS + '[[golden]]\noutputs = "x.npz"\n', "golden[0].input: is missing"),
+        (
+            WHOLE + WEIGHTS + '[[golden]]\ninput = "x.png"\noutputs = "x.npy"\n',
+            "golden[0].outputs: must be the name of a .npz file beside model.toml",
+        ),
+        (
+            WHOLE + WEIGHTS + '[[golden]]\ninput = "x.png"\n[[golden]]\ninput = "y.png"\nweights = "onnx"\n',
+            "golden[1].weights: this bundle has no weights as onnx",
+        ),
+        (WHOLE + WEIGHTS + '[[golden]]\ninput = "x.png"\n' * 9, "golden: must have at most 8 entries"),
         (WHOLE.replace("/1", "/2") + WEIGHTS, "schema: did you mean 'edgeinfer.model/1'?"),
         (WHOLE.replace('"m"', '"M"') + WEIGHTS, "name: must be of small letters"),
     ],

@@ -18,9 +18,10 @@ from edgeinfer.delegates.proof import (
     Proof,
     compare,
     limit_by,
+    made_up,
+    made_up_input,
     nonsense,
-    run_samples,
-    sample,
+    run_sample,
 )
 from edgeinfer.runtimes.fake import FakeRuntime
 from edgeinfer.tensor import Quantization, TensorSpec, quantize
@@ -209,35 +210,35 @@ KINDS = ("float32", "float16", "uint8", "int8", "int16", "int32", "int64", "bool
 def test_samples_are_the_same_for_everyone_and_not_all_alike(dtype, shape):
     spec = TensorSpec("x", shape, np.dtype(dtype))
     for seed in (0, 1):
-        made = sample(spec, seed)
+        made = made_up_input(spec, seed)
         assert made.dtype == spec.dtype
         assert made.shape == tuple(1 if size < 0 else size for size in shape)
-        np.testing.assert_array_equal(made, sample(spec, seed))
+        np.testing.assert_array_equal(made, made_up_input(spec, seed))
         if made.size >= 40:
             assert len(np.unique(made)) > 1
-    if np.prod(sample(spec, 0).shape) > 40:
-        assert (sample(spec, 0) != sample(spec, 1)).any()
+    if np.prod(made_up_input(spec, 0).shape) > 40:
+        assert (made_up_input(spec, 0) != made_up_input(spec, 1)).any()
 
 
 def test_bytes_use_their_whole_range_and_plain_integers_may_be_indices():
     picture = TensorSpec("x", (1, 64, 64, 3), np.dtype("uint8"))
-    assert (sample(picture, 0).min(), sample(picture, 0).max()) == (0, 255)
-    assert (sample(replace(picture, dtype=np.dtype("int8")), 0).min()) == -128
-    assert set(np.unique(sample(TensorSpec("i", (1, 99), np.dtype("int32")), 0))) == {0, 1}
+    assert (made_up_input(picture, 0).min(), made_up_input(picture, 0).max()) == (0, 255)
+    assert (made_up_input(replace(picture, dtype=np.dtype("int8")), 0).min()) == -128
+    assert set(np.unique(made_up_input(TensorSpec("i", (1, 99), np.dtype("int32")), 0))) == {0, 1}
 
 
 def test_the_soft_sample_is_smooth_along_the_picture_in_either_layout():
-    rows = sample(TensorSpec("x", (1, 64, 48, 3), np.dtype("float32")), 1)
-    planes = sample(TensorSpec("x", (1, 3, 64, 48), np.dtype("float32")), 1)
+    rows = made_up_input(TensorSpec("x", (1, 64, 48, 3), np.dtype("float32")), 1)
+    planes = made_up_input(TensorSpec("x", (1, 3, 64, 48), np.dtype("float32")), 1)
     assert abs(np.diff(rows, axis=1)).max() < 0.3
     np.testing.assert_array_equal(rows, planes.transpose(0, 2, 3, 1))
 
 
 def test_each_sample_gives_outputs_of_its_own(file):
     runtime = FakeRuntime(file, outputs=lambda inputs: inputs)
-    first, second = run_samples(runtime)
-    np.testing.assert_array_equal(first[0], sample(runtime.inputs[0], 0))
-    np.testing.assert_array_equal(second[0], sample(runtime.inputs[0], 1))
+    first, second = (run_sample(runtime, each) for each in made_up(runtime.inputs))
+    np.testing.assert_array_equal(first[0], made_up_input(runtime.inputs[0], 0))
+    np.testing.assert_array_equal(second[0], made_up_input(runtime.inputs[0], 1))
 
 
 @pytest.mark.parametrize(("apart", "allowed"), [(0.0, CLOSEST_LIMIT), (0.1, 0.3), (0.4, QUANTISED_LIMIT)])
