@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -72,6 +73,11 @@ class Model:
     def picture_size(self) -> tuple[int, int]:
         """Width and height of its input, in pixels: a larger picture tells it no more."""
         return self.bundle.image.width, self.bundle.image.height
+
+    def count_with(self, count: Callable[[str], None]) -> None:
+        """From now on tell `count` of each `device.lost` and `device.back`."""
+        if isinstance(self._runtime, (Failover, Shared)):
+            self._runtime.count_with(count)
 
     @property
     def labels(self) -> tuple[str, ...]:

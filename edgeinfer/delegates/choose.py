@@ -14,6 +14,7 @@ from edgeinfer.delegates.ladder import Rung, rungs_for
 from edgeinfer.delegates.memory import Memory
 from edgeinfer.delegates.plan import by_plan, fitting_plan
 from edgeinfer.delegates.proof import Sample
+from edgeinfer.delegates.rehearsal import Rehearsal
 from edgeinfer.delegates.trial import TIMEOUT_S, Reference, Refused, open_proven, try_model
 from edgeinfer.errors import DeviceNotFound, ModelError, RuntimeFailed
 from edgeinfer.runtimes import RUNTIMES, Runtime
@@ -55,7 +56,14 @@ def open_device(
         if len(rungs) == 1 and not opener.is_isolated(rung):
             return runtime
         suspects = frozenset(number for number, each in enumerate(rungs) if opener.is_isolated(each))
-        return Failover([each.word for each in rungs], index, runtime, opener.reopen, suspects=suspects)
+        return Failover(
+            [each.word for each in rungs],
+            index,
+            runtime,
+            opener.reopen,
+            suspects=suspects,
+            rehearsal=Rehearsal(opener.rehearse),
+        )
     raise _all_refused(file, refusals)
 
 
@@ -118,6 +126,16 @@ class _Opener:
         """A rung for a device that was lost: to fall to, or, `afresh`, to take back. Raises DeviceNotFound."""
         try:
             return self.open(index, None if afresh else self.memory)
+        except Refused as refused:
+            raise DeviceNotFound(_without_path(str(refused), self.file)) from refused
+
+    def rehearse(self, index: int, crew: Crew) -> None:
+        """Let a rung pass its proof, so that it is remembered and its opening is quick. Raises DeviceNotFound."""
+        rung = self.rungs[index]
+        candidate = rung.candidate(self.threads, paced=self.paced)
+        reference = self.reference.renewed()
+        try:
+            try_model(self.file, candidate, reference, timeout_s=self.timeout_s, memory=self.memory, crew=crew)
         except Refused as refused:
             raise DeviceNotFound(_without_path(str(refused), self.file)) from refused
 

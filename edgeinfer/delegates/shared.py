@@ -86,6 +86,11 @@ class Shared:
         """See Failover; a device that nothing can replace is `ok`."""
         return self._runtime.state if isinstance(self._runtime, Failover) else "ok"
 
+    def count_with(self, count: Callable[[str], None]) -> None:
+        """See Failover; a device that nothing can replace is never lost."""
+        if isinstance(self._runtime, Failover):
+            self._runtime.count_with(count)
+
     def input(self, index: int = 0) -> Array:
         return self._runtime.input(index)
 

@@ -19,9 +19,10 @@ Options, key and value, from the environment variable FAULT_DELEGATE as `key=val
     fault=wrong            a run gives every second element off by a constant: 40, or 1.0 in a float
     fault=hang             a run never ends
     fault=crash            a run dies by SIGSEGV
+    fault=unplugged        a run fails, and creation gives NULL: with only_if, a device that somebody pulls out
     at=N               the first run that a fault of a run shows in, 1 where not given; it stays from then on
     slow_ms=N          each run takes that much longer
-    only_if=PATH       the fault is there only while this file is: a device that is unplugged, and comes back
+    only_if=PATH       the fault is there only while this file is
     journal=PATH       a line is appended for each of: create, prepare, claim, invoke, free, destroy
     device=WORD        goes into the journal, as any other key that libedgetpu knows would
 
@@ -148,10 +149,12 @@ AT(DelegateParams, outputs, 24);
 
 /* What it was told. */
 
-typedef enum { NO_FAULT, CREATE_FAILS, PREPARE_FAILS, CLAIMS_NOTHING, INVOKE_ERROR, GIVES_NAN, WRONG, HANG, CRASH } Fault;
+typedef enum { NO_FAULT, CREATE_FAILS, PREPARE_FAILS, CLAIMS_NOTHING, INVOKE_ERROR, GIVES_NAN, WRONG, HANG, CRASH,
+               UNPLUGGED } Fault;
 
 static const char *const FAULTS[] = {
     "ok", "create_fails", "prepare_fails", "claims_nothing", "invoke_error", "nan", "wrong", "hang", "crash",
+    "unplugged",
 };
 
 typedef struct {
@@ -448,6 +451,10 @@ static Status kernel_invoke(Context *context, Node *node) {
     nanosleep(&(struct timespec){options->slow_ms / 1000, options->slow_ms % 1000 * 1000000}, NULL);
   }
   const bool now = kernel->runs >= options->at;
+  if (is_fault(options, UNPLUGGED)) {
+    context->report_error(context, "fault delegate: the device is gone");
+    return ERROR;
+  }
   if (now && is_fault(options, INVOKE_ERROR)) {
     context->report_error(context, "fault delegate: run %d failed, as asked", (int)kernel->runs);
     return ERROR;
@@ -541,7 +548,7 @@ Delegate *tflite_plugin_create_delegate(const char *const *keys, const char *con
   }
   if (device[0]) snprintf(created, sizeof created, "create device=%s", device);
   note(options, created, -1);
-  if (!fine || is_fault(options, CREATE_FAILS)) {
+  if (!fine || is_fault(options, CREATE_FAILS) || is_fault(options, UNPLUGGED)) {
     free(options);
     return NULL;
   }
