@@ -96,7 +96,7 @@ class LiveLine:
         parts = [f"{frames} frames", f"{self._fps(frames):.1f} fps"]
         for pipeline in self._pipelines:
             prefix = f"{pipeline.name}: " if len(self._pipelines) > 1 else ""
-            if pipeline.state.startswith("degraded"):
+            if pipeline.state.startswith(("degraded", "down")):
                 parts.append(f"{prefix}{pipeline.state}")
             elif pipeline.latest is not None:
                 parts.append(f"{prefix}{pipeline.latest.timing_ms.age:.0f} ms old, {summary(pipeline.latest)}")

@@ -61,7 +61,7 @@ class Report:
     the outputs), `dropped.superseded` (a newer one came before it was taken up), `dropped.rate` and `dropped.max_age`;
     what is captured and neither published nor dropped was in work or waiting when the run ended.
     Of results `written.sink.<uri>`, `failed.sink.<uri>`, `dropped.sink.<uri>`, `dropped.max_age.sink.<uri>`.
-    Of the source `source.lost`, `source.reopened`, `source.hung`.
+    Of the source `source.lost`, `source.reopened`, `source.hung`; of the device `device.lost`, `device.back`.
     stage_ms: mean milliseconds per inferred frame by stage. profile: every stage in full, where that was asked for.
     skipped: name -> reason of what the source passed over.
     error: what ended the run before its end, None otherwise.
@@ -113,6 +113,7 @@ class Pipeline:
         self.tally = Tally()
         self.latest: Result | None = None
         self._model = model
+        model.count_with(self.tally.add)
         self._limits = limits or Limits()
         self._clock = clock or Clock()
         self._profile = profile
@@ -158,7 +159,12 @@ class Pipeline:
         """`ok`, `degraded: reason`, `down: reason` while no device computes, or `stopped`."""
         if self._done.is_set():
             return "stopped"
-        return "degraded: source lost" if self._capture.is_lost else self._model.state
+        state = self._model.state
+        if not self._capture.is_lost or state.startswith("down"):
+            return state
+        return (
+            "degraded: source lost" if state == "ok" else f"degraded: source lost; {state.removeprefix('degraded: ')}"
+        )
 
     def start(self) -> None:
         self._started_ns = self._clock.monotonic_ns()

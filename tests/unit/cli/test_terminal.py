@@ -88,6 +88,18 @@ def test_the_live_line_fits_the_terminal_that_it_is_on(monkeypatch):
     os.close(ours)
 
 
+@pytest.mark.parametrize("state", ["degraded: source lost", "down: litert:cpu failed"])
+def test_the_live_line_says_what_is_wrong(monkeypatch, state):
+    ours, theirs = pty.openpty()
+    with open(theirs, "w") as terminal:  # noqa: PTH123 - a descriptor
+        monkeypatch.setattr("sys.stderr", terminal)
+        pipeline = Nobody()
+        pipeline.state = state
+        LiveLine([pipeline], quiet=False).draw()
+    assert state in os.read(ours, 1000).decode()
+    os.close(ours)
+
+
 def test_a_terminal_that_was_closed_does_not_end_a_run(monkeypatch):
     ours, theirs = pty.openpty()
     terminal = open(theirs, "w")  # noqa: PTH123, SIM115 - a descriptor, whose closing fails

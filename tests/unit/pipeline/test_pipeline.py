@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from edgeinfer.clock import Clock
-from edgeinfer.errors import OutputError, RuntimeFailed, SourceError, SourceLost, UsageError
+from edgeinfer.delegates import Failover
+from edgeinfer.errors import DeviceNotFound, OutputError, RuntimeFailed, SourceError, SourceLost, UsageError
 from edgeinfer.frame import Frame
+from edgeinfer.model import Identity, Model
 from edgeinfer.pipeline import Limits, Pipeline
 from edgeinfer.pipeline.motion import MotionGate
+from edgeinfer.runtimes.fake import FakeRuntime, Faults
 from edgeinfer.sinks.memory import MemorySink
 from edgeinfer.sources import open_source
 
@@ -190,6 +193,44 @@ def test_a_lost_camera_makes_the_pipeline_degraded_and_its_return_makes_it_ok(ma
     second.close()
     assert pipeline.wait(5)
     assert pipeline.state == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ((), "degraded: source lost; best fake failed at run 1, as asked"),
+        (("other",), "down: best fake failed at run 1, as asked; other is gone"),
+    ],
+)
+def test_lost_devices_are_counted_and_seen_beside_a_lost_camera(bundle, missing, said):
+    """A frame that no device computes is dropped and counted; what is worst is what is said."""
+    outputs = (np.array([[10, 200, 30, 16]], dtype=np.uint8),)
+
+    def open_rung(index: int, *, afresh: bool) -> FakeRuntime:
+        if afresh or missing:
+            raise DeviceNotFound("other is gone")
+        return FakeRuntime(bundle.file, outputs=lambda _: outputs)
+
+    best = FakeRuntime(bundle.file, Faults(fail_at=1))
+    model = Model(bundle, Failover(("best", "other"), 0, best, open_rung), identity=Identity("node"))
+    source = StepSource()
+    pipeline = Pipeline(model, source, [MemorySink()])
+    pipeline._capture._wait = lambda seconds: pipeline._capture._stopped.wait(0.01)
+    pipeline.start()
+    source.step()
+    while not pipeline.state.startswith(("degraded", "down")):
+        pass
+    source.error = SourceLost("unplugged")
+    source.step()
+    while not pipeline._capture.is_lost:
+        pass
+    assert pipeline.state == said
+    pipeline.stop()
+    source.close()
+    assert pipeline.wait(5)
+    counts = pipeline.report().counts
+    assert (counts["device.lost"], counts.get("device.back", 0)) == (1, 0)
+    assert (counts.get("published", 0), counts.get("dropped.device", 0)) == ((0, 1) if missing else (1, 0))
 
 
 def test_a_hung_read_is_replaced(make_model):
