@@ -14,7 +14,7 @@ from edgeinfer.delegates.ladder import Rung, rungs_for
 from edgeinfer.delegates.memory import Memory
 from edgeinfer.delegates.plan import by_plan, fitting_plan
 from edgeinfer.delegates.proof import Sample
-from edgeinfer.delegates.rehearsal import Rehearsal
+from edgeinfer.delegates.standby import Standby
 from edgeinfer.delegates.trial import TIMEOUT_S, Reference, Refused, open_proven, try_model
 from edgeinfer.errors import DeviceNotFound, ModelError, RuntimeFailed
 from edgeinfer.runtimes import RUNTIMES, Runtime
@@ -62,14 +62,12 @@ def open_device(
             runtime,
             opener.reopen,
             suspects=suspects,
-            rehearsal=Rehearsal(opener.rehearse),
+            standby=Standby(opener.prove_ahead),
         )
     raise _all_refused(file, refusals)
 
 
-def open_rung(
-    file: ModelFile, rung: Rung, *, golden: Sequence[Sample] = (), timeout_s: float = TIMEOUT_S
-) -> Runtime:
+def open_rung(file: ModelFile, rung: Rung, *, golden: Sequence[Sample] = (), timeout_s: float = TIMEOUT_S) -> Runtime:
     """The model on exactly this device with exactly these settings, proven. Raises Refused."""
     memory, reference = Memory(), Reference(file, golden=golden, timeout_s=timeout_s)
     return _Opener(file, (rung,), None, False, False, timeout_s, reference, memory).open(0, memory)
@@ -129,7 +127,7 @@ class _Opener:
         except Refused as refused:
             raise DeviceNotFound(_without_path(str(refused), self.file)) from refused
 
-    def rehearse(self, index: int, crew: Crew) -> None:
+    def prove_ahead(self, index: int, crew: Crew) -> None:
         """Let a rung pass its proof, so that it is remembered and its opening is quick. Raises DeviceNotFound."""
         rung = self.rungs[index]
         candidate = rung.candidate(self.threads, paced=self.paced)

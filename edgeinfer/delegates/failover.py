@@ -15,7 +15,7 @@ import numpy as np
 
 from edgeinfer.delegates.proof import nonsense
 from edgeinfer.delegates.proven import Proven
-from edgeinfer.delegates.rehearsal import Rehearsal
+from edgeinfer.delegates.standby import Standby
 from edgeinfer.errors import DeviceNotFound, RuntimeFailed
 from edgeinfer.runtimes import Runtime
 from edgeinfer.tensor import Array
@@ -54,7 +54,7 @@ class Failover:
 
     When a run fails, gives NaN, or the sample has other outputs than at the proof, the same input is run on the next
     rung, so that no frame is lost: its result is late by the opening of that rung, and says its device. So that this
-    is quick, `rehearsal` proves the next rung while a suspect computes. The lost rung is opened again in the
+    is quick, `standby` proves the next rung while a suspect computes. The lost rung is opened again in the
     background, at doubling intervals up to a minute, and taken back between two frames once it passes its proof.
     The intervals grow on when it is lost again, until it has worked for a minute.
 
@@ -70,14 +70,14 @@ class Failover:
         open_rung: OpenRung,
         *,
         suspects: frozenset[int] = frozenset(),
-        rehearsal: Rehearsal | None = None,
+        standby: Standby | None = None,
         wait: Callable[[float], bool] | None = None,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._devices = tuple(devices)
         self._open_rung = open_rung
         self._suspects = suspects
-        self._rehearsal = rehearsal
+        self._standby = standby
         self._closed = threading.Event()
         self._stirred = threading.Event()
         self._wait = wait or self._sleep
@@ -132,8 +132,8 @@ class Failover:
     def close(self) -> None:
         self._closed.set()
         self._stirred.set()
-        if self._rehearsal is not None:
-            self._rehearsal.close()
+        if self._standby is not None:
+            self._standby.close()
         returned, rescuer = self._take_returned(), self._rescuer
         if returned is not None:
             returned[1].close()
@@ -190,7 +190,7 @@ class Failover:
 
     def _next_best(self, present: int) -> Sequence[int]:
         order = (*range(present + 1, len(self._devices)), *range(present))
-        return order if self._rehearsal is None else self._rehearsal.best_first(order)
+        return order if self._standby is None else self._standby.best_first(order)
 
     def _rerun(
         self, index: int, open_rung: Callable[[], Runtime], saved: Sequence[Array]
@@ -217,8 +217,8 @@ class Failover:
             return
         if isinstance(runtime, Proven):
             self._check_due_s = self._taken_s + _check_every_s(runtime.run_s)
-        if self._rehearsal is not None:
-            self._rehearsal.begin(range(index + 1, len(self._devices)))
+        if self._standby is not None:
+            self._standby.begin(range(index + 1, len(self._devices)))
 
     def _close_aside(self, runtime: Runtime) -> None:
         """What hangs while it lets go of a device must not keep the frame that the next one has computed."""
@@ -239,7 +239,7 @@ class Failover:
 
     def _lose_passed_over(self, index: int) -> None:
         """Rungs that are better than that one and were refused beforehand are worth another try as well."""
-        for refused, reason in dict(self._rehearsal.refused if self._rehearsal is not None else {}).items():
+        for refused, reason in dict(self._standby.refused if self._standby is not None else {}).items():
             if self._index < refused < index and refused not in self._lost:
                 self._lose(refused, reason)
 

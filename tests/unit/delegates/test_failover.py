@@ -20,7 +20,7 @@ from edgeinfer.bundle.load import read_model_file
 from edgeinfer.delegates import Failover
 from edgeinfer.delegates.proof import Sample
 from edgeinfer.delegates.proven import Proven
-from edgeinfer.delegates.rehearsal import Rehearsal
+from edgeinfer.delegates.standby import Standby
 from edgeinfer.errors import DeviceNotFound, RuntimeFailed
 from edgeinfer.runtimes import RuntimeOptions
 from edgeinfer.runtimes.fake import FakeRuntime, Faults
@@ -485,7 +485,7 @@ class Rehearsed:
 
 
 def rehearsals() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "device rehearsal"]
+    return [thread for thread in threading.enumerate() if thread.name == "device standby"]
 
 
 @pytest.fixture
@@ -498,7 +498,7 @@ def open_rehearsed(rack, waits, rehearsed) -> Iterator[Callable[..., Failover]]:
     opened: list[Failover] = []
 
     def open_failover(*, suspects: tuple[int, ...] = (0,)) -> Failover:
-        more = {"suspects": frozenset(suspects), "rehearsal": Rehearsal(rehearsed)}
+        more = {"suspects": frozenset(suspects), "standby": Standby(rehearsed)}
         opened.append(Failover(DEVICES, 0, rack.make(0), rack, wait=waits, now_s=waits.now_s, **more))
         return opened[-1]
 

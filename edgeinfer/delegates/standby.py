@@ -18,7 +18,7 @@ _PATIENCE_S = 1.0
 _CLOSE_S = 5.0
 
 
-class Rehearsal:
+class Standby:
     """Proves rungs in the background, so that falling to one of them is a plain opening.
 
     refused: the rungs that did not pass, and why.
@@ -40,7 +40,7 @@ class Rehearsal:
         with self._changed:
             self._wanted = indices
             if indices and self._thread is None and not self._is_closed:
-                self._thread = threading.Thread(target=self._work, name="device rehearsal", daemon=True)
+                self._thread = threading.Thread(target=self._work, name="device standby", daemon=True)
                 self._thread.start()
 
     def best_first(self, indices: Sequence[int]) -> list[int]:
