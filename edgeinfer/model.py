@@ -74,6 +74,11 @@ class Model:
         """Width and height of its input, in pixels: a larger picture tells it no more."""
         return self.bundle.image.width, self.bundle.image.height
 
+    def settle(self) -> None:
+        """For the thread that will call `infer`: it keeps to the cores that the device is best served from."""
+        if isinstance(self._runtime, Shared):
+            self._runtime.settle()
+
     def count_with(self, count: Callable[[str], None]) -> None:
         """From now on tell `count` of each `device.lost` and `device.back`."""
         if isinstance(self._runtime, (Failover, Shared)):

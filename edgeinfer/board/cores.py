@@ -12,7 +12,7 @@ from edgeinfer.board.recognise import Board
 def big_cores(board: Board) -> frozenset[int]:
     """The big cores among those that this process may use; none where all are alike."""
     big = frozenset(cpu for cluster in board.clusters if cluster.big for cpu in cluster.cpus)
-    ours = big & os.sched_getaffinity(0)
+    ours = big & _usable()
     return ours if ours and len(big) < board.cores else frozenset()
 
 
@@ -22,8 +22,12 @@ def usual_threads(board: Board) -> int | None:
     The slowest thread of a layer is the one that all others wait for: none of them shall be on a small core.
     """
     if board.profile.threads is not None:
-        return min(board.profile.threads, len(os.sched_getaffinity(0)))
+        return min(board.profile.threads, len(_usable()))
     return len(big_cores(board)) or None
+
+
+def _usable() -> set[int]:
+    return os.sched_getaffinity(0)
 
 
 def stay_on(cores: frozenset[int]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from edgeinfer.board import Roots
+from edgeinfer.board import Board, recognise_board
+from edgeinfer.board.cores import begun_on, big_cores, usual_threads
 from edgeinfer.bundle import ModelFile
 from edgeinfer.bundle.tflite import EDGETPU_OP
 from edgeinfer.delegates.failover import Failover
@@ -15,7 +16,7 @@ from edgeinfer.delegates.memory import Memory
 from edgeinfer.delegates.plan import by_plan, fitting_plan
 from edgeinfer.delegates.proof import Sample
 from edgeinfer.delegates.standby import Standby
-from edgeinfer.delegates.trial import TIMEOUT_S, Reference, Refused, open_proven, try_model
+from edgeinfer.delegates.trial import TIMEOUT_S, Candidate, Reference, Refused, open_proven, try_model
 from edgeinfer.errors import DeviceNotFound, ModelError, RuntimeFailed
 from edgeinfer.runtimes import RUNTIMES, Runtime
 from edgeinfer.runtimes.isolated import Crew
@@ -32,7 +33,7 @@ def open_device(
     isolate: bool = False,
     golden: Sequence[Sample] = (),
     trial_timeout_s: float = TIMEOUT_S,
-    roots: Roots | None = None,
+    board: Board | None = None,
 ) -> Runtime:
     """Open the model on the device that `word` names, after it was seen to compute there what it should.
 
@@ -40,10 +41,13 @@ def open_device(
     later; an exact word takes that device or fails. What can hang or crash runs in a worker process, with `isolate`
     a CPU too. `golden` are samples that came with the model. Raises DeviceNotFound where no such device is to be had,
     ModelError where it refuses the model.
+
+    A CPU computes with `threads`, else with as many as the plan of `edgeinfer tune` says, else as are usual here.
     """
-    rungs = _planned(rungs_for(word, file, roots), file, word, threads, roots)
+    board = board or recognise_board()
+    rungs = _planned(rungs_for(word, file, board), file, word, threads, board)
     reference = Reference(file, golden=golden, timeout_s=trial_timeout_s)
-    opener = _Opener(file, rungs, threads, paced, isolate, trial_timeout_s, reference, Memory())
+    opener = _Opener(file, rungs, threads, paced, isolate, trial_timeout_s, reference, Memory(), big_cores(board))
     refusals: list[Refused] = []
     for index, rung in enumerate(rungs):
         try:
@@ -70,24 +74,30 @@ def open_device(
 def open_rung(file: ModelFile, rung: Rung, *, golden: Sequence[Sample] = (), timeout_s: float = TIMEOUT_S) -> Runtime:
     """The model on exactly this device with exactly these settings, proven. Raises Refused."""
     memory, reference = Memory(), Reference(file, golden=golden, timeout_s=timeout_s)
-    return _Opener(file, (rung,), None, False, False, timeout_s, reference, memory).open(0, memory)
+    cores = big_cores(recognise_board())
+    return _Opener(file, (rung,), None, False, False, timeout_s, reference, memory, cores).open(0, memory)
 
 
 def _planned(
-    rungs: tuple[Rung, ...], file: ModelFile, word: str, threads: int | None, roots: Roots | None
+    rungs: tuple[Rung, ...], file: ModelFile, word: str, threads: int | None, board: Board
 ) -> tuple[Rung, ...]:
-    plan = fitting_plan(file, roots)
-    if plan is None or rungs[0].runtime == "fake":
-        return rungs
-    planned = by_plan(rungs, plan, word=word, threads=threads)
-    if planned != rungs:
-        log.info("by the plan of %s, ranked by %s: %s first", plan.made_at, plan.ranked_by, planned[0].describe())
-    return planned
+    """The rungs by the plan, if there is one; each CPU with as many threads as are usual here, where none are said."""
+    plan = None if rungs[0].runtime == "fake" else fitting_plan(file, board)
+    if plan is not None:
+        planned = by_plan(rungs, plan, word=word, threads=threads)
+        if planned != rungs:
+            log.info("by the plan of %s, ranked by %s: %s first", plan.made_at, plan.ranked_by, planned[0].describe())
+        rungs = planned
+    usual = usual_threads(board)
+    return tuple(replace(rung, threads=usual) if rung.is_cpu and rung.threads is None else rung for rung in rungs)
 
 
 @dataclass(frozen=True, slots=True)
 class _Opener:
-    """Opens rungs of one ladder, in this process or in a worker of their own."""
+    """Opens rungs of one ladder, in this process or in a worker of their own.
+
+    cores: those that the runtime's threads shall stay on, where there is one for each; none where all are alike.
+    """
 
     file: ModelFile
     rungs: tuple[Rung, ...]
@@ -97,14 +107,20 @@ class _Opener:
     timeout_s: float
     reference: Reference
     memory: Memory
+    cores: frozenset[int]
 
     def is_isolated(self, rung: Rung) -> bool:
         return rung.is_isolated or self.isolate
 
     def open(self, index: int, memory: Memory | None) -> Runtime:
         """Raises Refused. Without a memory the rung proves itself afresh."""
-        rung = self.rungs[index]
-        candidate = rung.candidate(self.threads, paced=self.paced)
+        candidate = self.rungs[index].candidate(self.threads, paced=self.paced)
+        threads = candidate.options.threads
+        # Threads stay where they are begun; more of them than big cores would wait for each other there.
+        with begun_on(self.cores if threads is not None and threads <= len(self.cores) else frozenset()):
+            return self._open(self.rungs[index], candidate, memory)
+
+    def _open(self, rung: Rung, candidate: Candidate, memory: Memory | None) -> Runtime:
         reference = self.reference.renewed()
         # Once another device computes, the reference must not slow it down.
         crew = Crew() if memory is None else None

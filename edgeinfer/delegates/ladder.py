@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from edgeinfer.board import Roots, recognise_board
+from edgeinfer.board import Board, recognise_board
 from edgeinfer.bundle import ModelFile
 from edgeinfer.bundle.tflite import EDGETPU_OP
 from edgeinfer.delegates.trial import Candidate
@@ -49,6 +49,11 @@ class Rung:
     threads: int | None = None
     sleeps: bool = False
 
+    @property
+    def is_cpu(self) -> bool:
+        """Whether it computes on the CPU, with as many threads as it is told."""
+        return self.runtime != "fake" and self.unit.startswith("cpu")
+
     def candidate(self, threads: int | None, *, paced: bool) -> Candidate:
         options = RuntimeOptions(
             threads=self.threads if threads is None else threads,
@@ -65,10 +70,13 @@ class Rung:
         return ", ".join([*parts, "sleeping"] if self.sleeps else parts)
 
 
-def rungs_for(word: str, file: ModelFile, roots: Roots | None = None) -> tuple[Rung, ...]:
-    """The devices that `word` means for this model; one for an exact word. Raises DeviceNotFound."""
+def rungs_for(word: str, file: ModelFile, board: Board | None = None) -> tuple[Rung, ...]:
+    """The devices that `word` means for this model on that board, or on this one; one for an exact word.
+
+    Raises DeviceNotFound.
+    """
     if word in SHORT_WORDS:
-        words = _ladder(file, roots or Roots()) if word == "auto" else _KINDS.get((word, file.format), ())
+        words = _ladder(file, board or recognise_board()) if word == "auto" else _KINDS.get((word, file.format), ())
         if is_for_edgetpu(file):
             words = tuple(each for each in words if ":edgetpu" in each)
         if not words:
@@ -82,8 +90,8 @@ def rungs_for(word: str, file: ModelFile, roots: Roots | None = None) -> tuple[R
     return (rung,)
 
 
-def _ladder(file: ModelFile, roots: Roots) -> tuple[str, ...]:
-    ladder = recognise_board(roots).profile.ladder
+def _ladder(file: ModelFile, board: Board) -> tuple[str, ...]:
+    ladder = board.profile.ladder
     if is_for_edgetpu(file):
         return ladder.edgetpu or _EDGETPU
     listed = ladder.tflite if file.format == "tflite" else ladder.onnx

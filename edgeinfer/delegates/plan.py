@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from edgeinfer.board import Board, Roots, recognise_board
+from edgeinfer.board import Board
 from edgeinfer.bundle import ModelFile
 from edgeinfer.delegates.installed import runtime_versions
 from edgeinfer.delegates.ladder import Rung, rung_of_ladder
@@ -70,12 +70,12 @@ def write_plan(plan: Plan, folder: Path | None = None) -> Path:
     return path
 
 
-def fitting_plan(file: ModelFile, roots: Roots | None = None, folder: Path | None = None) -> Plan | None:
+def fitting_plan(file: ModelFile, board: Board, folder: Path | None = None) -> Plan | None:
     """The plan for this model on this board with these runtimes; one that no longer fits is said and ignored."""
     plan = _read(_path(file.sha256, folder), file.sha256)
     if plan is None:
         return None
-    stale = _why_stale(plan, board_key(recognise_board(roots)), runtime_versions())
+    stale = _why_stale(plan, board_key(board), runtime_versions())
     if stale is None:
         return plan
     log.warning("the plan of %s for %s is ignored: %s; edgeinfer tune makes a new one", plan.made_at, file.path, stale)

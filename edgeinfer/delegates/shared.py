@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
+from edgeinfer.board import Board, recognise_board
+from edgeinfer.board.cores import big_cores, stay_on
 from edgeinfer.bundle import ModelFile
 from edgeinfer.delegates.choose import open_device
 from edgeinfer.delegates.failover import Failover
@@ -59,10 +61,11 @@ class _Wish:
 
 
 class _Opened:
-    """A runtime, the turns at it, and how many hold it."""
+    """A runtime, the cores for whoever lets it run, the turns at it, and how many hold it."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, cores: frozenset[int]) -> None:
         self.runtime = runtime
+        self.cores = cores
         self.turns = Turns()
         self.holders = 0
 
@@ -75,6 +78,7 @@ class Shared:
         self.inputs = opened.runtime.inputs
         self.outputs = opened.runtime.outputs
         self._runtime = opened.runtime
+        self._cores = opened.cores
         self._let_go: Callable[[], None] | None = let_go
 
     @property
@@ -85,6 +89,10 @@ class Shared:
     def state(self) -> str:
         """See Failover; a device that nothing can replace is `ok`."""
         return self._runtime.state if isinstance(self._runtime, Failover) else "ok"
+
+    def settle(self) -> None:
+        """Keep the calling thread, which will let it run, on the big cores where there are small ones beside them."""
+        stay_on(self._cores)
 
     def count_with(self, count: Callable[[str], None]) -> None:
         """See Failover; a device that nothing can replace is never lost."""
@@ -108,6 +116,7 @@ class Devices:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._board: Board | None = None
         self._opened: dict[_Wish, _Opened] = {}
 
     def open(
@@ -126,8 +135,11 @@ class Devices:
         with self._lock:
             opened = self._opened.get(wish)
             if opened is None:
-                runtime = open_device(file, word, threads=threads, paced=paced, isolate=isolate, golden=golden)
-                opened = self._opened[wish] = _Opened(runtime)
+                self._board = self._board or recognise_board()
+                runtime = open_device(
+                    file, word, threads=threads, paced=paced, isolate=isolate, golden=golden, board=self._board
+                )
+                opened = self._opened[wish] = _Opened(runtime, big_cores(self._board))
             opened.holders += 1
         return Shared(opened, lambda: self._let_go(wish, opened))
 

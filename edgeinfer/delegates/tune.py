@@ -75,7 +75,7 @@ def ways(file: ModelFile, board: Board, word: str = "auto", roots: Roots | None 
     also without XNNPACK, and with idle threads that sleep where a runtime would let them spin.
     """
     counts = thread_counts(board)
-    meant = rungs_for(word, file, roots)
+    meant = rungs_for(word, file, board)
     words = _words(file, board, roots) if word == "auto" else [rung.word for rung in meant]
     return tuple(
         replace(rung_of_ladder(word), threads=threads, sleeps=sleeps)

@@ -225,6 +225,7 @@ class Pipeline:
 
     def _run(self) -> None:
         try:
+            self._model.settle()
             self._infer_all()
         except Finished:
             pass

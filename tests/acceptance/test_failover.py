@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from delegate.fault_delegate import fault_unit
 
+from edgeinfer.board import Roots, recognise_board
 from edgeinfer.bundle import ModelFile
 from edgeinfer.bundle.load import find_bundle, read_model_file
 from edgeinfer.config import PipelineConfig
@@ -64,10 +65,8 @@ def board(tmp_path) -> Callable[..., str]:
 
 @pytest.fixture
 def no_board(tmp_path):
-    from edgeinfer.board import Roots
-
     nothing = tmp_path / "nothing"
-    return Roots(sys=nothing, proc=nothing, dev=nothing)
+    return recognise_board(Roots(sys=nothing, proc=nothing, dev=nothing))
 
 
 @pytest.fixture
@@ -75,7 +74,7 @@ def open_(test_data, no_board) -> Iterator[Callable[..., Failover]]:
     opened: list[Failover] = []
 
     def open_auto(model: str, word: str = "auto") -> Failover:
-        runtime = open_device(read_model_file(test_data / "models" / model), word, threads=1, roots=no_board)
+        runtime = open_device(read_model_file(test_data / "models" / model), word, threads=1, board=no_board)
         assert isinstance(runtime, Failover)
         opened.append(runtime)
         return runtime
@@ -137,7 +136,7 @@ def test_a_delegate_with_a_fault_is_refused_for_the_right_reason(board, frames, 
     word = board(fault=fault)
     file = read_model_file(test_data / "models" / FLOAT_MODEL)
     with caplog.at_level(logging.INFO, "edgeinfer.delegates.choose"):
-        runtime = open_device(file, "auto", threads=1, roots=no_board, trial_timeout_s=4)
+        runtime = open_device(file, "auto", threads=1, board=no_board, trial_timeout_s=4)
     try:
         devices, _ = infer_all(runtime, frames(FLOAT_MODEL))
         assert set(devices) == {"litert:cpu"}
@@ -307,7 +306,7 @@ def test_a_delegate_that_is_a_little_wrong_is_refused_on_a_model_in_which_errors
     board(fault="wrong")
     file = read_model_file(find_bundle("blood-cells") / "blood-cells.tflite")
     with caplog.at_level(logging.INFO, "edgeinfer"):
-        runtime = open_device(file, "auto", threads=1, roots=no_board)
+        runtime = open_device(file, "auto", threads=1, board=no_board)
     try:
         assert runtime.device == "litert:cpu"
     finally:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from tiny_models import onnx_model, tflite_model
 from edgeinfer.board.profile import Ladder
 from edgeinfer.bundle import ModelFile
 from edgeinfer.bundle.load import read_model_file
-from edgeinfer.delegates import Failover, choose, ladder, open_device
+from edgeinfer.delegates import Failover, choose, open_device
 from edgeinfer.delegates.trial import Refused
 from edgeinfer.errors import DeviceNotFound, ModelError
 from edgeinfer.runtimes import RUNTIMES
@@ -57,8 +58,9 @@ def board(monkeypatch) -> Callable[..., None]:
     """Let `auto` find a board with that ladder for .tflite models."""
 
     def with_ladder(*words: str, edgetpu: tuple[str, ...] = ()) -> None:
-        profile = SimpleNamespace(ladder=Ladder(tflite=words, edgetpu=edgetpu))
-        monkeypatch.setattr(ladder, "recognise_board", lambda roots: SimpleNamespace(profile=profile))
+        profile = SimpleNamespace(ladder=Ladder(tflite=words, edgetpu=edgetpu), threads=None)
+        found = SimpleNamespace(profile=profile, clusters=(), cores=2)
+        monkeypatch.setattr(choose, "recognise_board", lambda: found)
 
     with_ladder("litert:cpu", "litert:cpu:plain", "tflite:cpu")
     return with_ladder
@@ -272,3 +274,36 @@ def test_a_runtime_of_another_package_is_found_by_its_name(tflite, refused, monk
     assert seen == ["abacus", "beads"]
     with pytest.raises(DeviceNotFound, match="did you mean 'abacus'"):
         open_device(tflite, "abakus")
+
+
+def cores_seen(monkeypatch) -> list[tuple[set[int], int | None]]:
+    """The cores on which a runtime was opened, and its threads."""
+    seen: list[tuple[set[int], int | None]] = []
+
+    def open_watched(file, unit, options):
+        seen.append((os.sched_getaffinity(0), options.threads))
+        return FakeRuntime(file)
+
+    monkeypatch.setattr(RUNTIMES, "get", lambda name, error=None: open_watched)
+    return seen
+
+
+def rock(threads: int | None = None) -> SimpleNamespace:
+    """A board whose big core is the first that we may use, and which has another one."""
+    first = min(os.sched_getaffinity(0))
+    clusters = (SimpleNamespace(cpus=(first,), big=True), SimpleNamespace(cpus=(4000,), big=False))
+    profile = SimpleNamespace(ladder=Ladder(), threads=threads, name="rock")
+    return SimpleNamespace(profile=profile, clusters=clusters, cores=2)
+
+
+@pytest.mark.parametrize(
+    ("profile", "asked", "threads", "stays"),
+    [(None, None, 1, True), (4, None, 1, True), (None, 1, 1, True), (None, 2, 2, False)],
+)
+def test_threads_are_as_many_as_big_cores_and_stay_there(tflite, refused, monkeypatch, profile, asked, threads, stays):
+    monkeypatch.setattr("edgeinfer.board.cores._usable", lambda: {min(os.sched_getaffinity(0))})
+    seen = cores_seen(monkeypatch)
+    before = os.sched_getaffinity(0)
+    open_device(tflite, "litert:cpu", threads=asked, board=rock(profile)).close()
+    assert seen == [({min(before)} if stays else before, threads)]
+    assert os.sched_getaffinity(0) == before

@@ -50,16 +50,16 @@ def test_a_plan_is_kept_and_found_again(file, state):
     plan = plan_for(file, row("litert:cpu", 2))
     path = write_plan(plan)
     assert path.parent == state / "plans"
-    assert fitting_plan(file) == plan
+    assert fitting_plan(file, recognise_board()) == plan
 
 
 def test_without_a_plan_there_is_none(file):
-    assert fitting_plan(file) is None
+    assert fitting_plan(file, recognise_board()) is None
 
 
 def test_a_plan_of_other_versions_is_said_and_ignored(file, caplog):
     write_plan(plan_for(file, row("litert:cpu", 2), versions={**runtime_versions(), "litert": "ai-edge-litert 1.0"}))
-    assert fitting_plan(file) is None
+    assert fitting_plan(file, recognise_board()) is None
     assert "it was made with ai-edge-litert 1.0, here is ai-edge-litert" in caplog.text
     assert "edgeinfer tune makes a new one" in caplog.text
 
@@ -68,13 +68,13 @@ def test_a_runtime_that_came_later_makes_a_plan_stale(file, caplog):
     versions = runtime_versions()
     versions.pop("onnx")
     write_plan(plan_for(file, row("litert:cpu"), versions=versions))
-    assert fitting_plan(file) is None
+    assert fitting_plan(file, recognise_board()) is None
     assert "it was made with no onnx, here is onnxruntime" in caplog.text
 
 
 def test_a_plan_of_another_board_is_said_and_ignored(file, caplog):
     write_plan(plan_for(file, row("litert:cpu"), board="raspberry-pi-5: Raspberry Pi 5"))
-    assert fitting_plan(file) is None
+    assert fitting_plan(file, recognise_board()) is None
     assert "it was made on raspberry-pi-5" in caplog.text
 
 
@@ -82,14 +82,14 @@ def test_a_plan_of_another_model_under_this_name_is_not_taken(file):
     path = write_plan(plan_for(file, row("litert:cpu")))
     plan = json.loads(path.read_text())
     path.write_text(json.dumps({**plan, "sha256": "0" * 64}))
-    assert fitting_plan(file) is None
+    assert fitting_plan(file, recognise_board()) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema":"edgeinfer.plan/1"}', b"\xff" * 600_000])
 def test_a_damaged_plan_is_said_and_ignored(file, state, caplog, content):
     path = write_plan(plan_for(file, row("litert:cpu")))
     path.write_bytes(content)
-    assert fitting_plan(file) is None
+    assert fitting_plan(file, recognise_board()) is None
     assert "is damaged and ignored" in caplog.text
 
 
