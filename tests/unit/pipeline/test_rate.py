@@ -73,7 +73,7 @@ def test_what_has_no_time_of_its_own_is_taken_whole():
 def test_a_held_mailbox_wakes_nobody_for_a_frame_and_counts_what_it_passes_over():
     reasons = []
     mailbox = Mailbox(reasons.append)
-    holder = threading.Thread(target=mailbox.hold, args=(3600,))
+    holder = threading.Thread(target=mailbox.hold, args=(3600,), daemon=True)
     holder.start()
     while not mailbox._is_held:
         pass
@@ -92,7 +92,7 @@ def test_a_held_mailbox_wakes_nobody_for_a_frame_and_counts_what_it_passes_over(
 
 def test_stopping_wakes_a_held_mailbox():
     mailbox = Mailbox(lambda reason: None)
-    holder = threading.Thread(target=mailbox.hold, args=(3600,))
+    holder = threading.Thread(target=mailbox.hold, args=(3600,), daemon=True)
     holder.start()
     mailbox.abandon()
     holder.join(5)
