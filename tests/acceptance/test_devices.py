@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -59,16 +58,6 @@ def test_the_proof_runs_a_model(edgeinfer):
     rows = {row["word"]: row for row in facts["devices"]}
     assert "ran a model just now" in rows["litert:cpu"]["evidence"]
     assert "ran a model just now" in rows["onnx:cpu"]["evidence"]
-
-
-def test_it_answers_within_a_second(edgeinfer):
-    # The best of three: others may keep this machine busy.
-    times = []
-    for _ in range(3):
-        start = time.monotonic()
-        edgeinfer("devices")
-        times.append(time.monotonic() - start)
-    assert min(times) < 1.0
 
 
 def test_a_broken_profile_is_one_line_and_exit_6(edgeinfer, state):

@@ -27,7 +27,8 @@ INT_MODEL = "mobilenet_v1_0.25_128_quant.tflite"
 # Its proof takes three runs, so that this one is the third of real work.
 LATE = 6
 FRAMES = 8
-NEXT_RESULT_S = 2.0
+# Not the promise, which is 2 s and measured by `scripts/bench failover`: far from it a machine that is merely busy stays.
+NEXT_RESULT_S = 20.0
 REPETITIONS = 20
 
 
@@ -66,7 +67,7 @@ def board(tmp_path) -> Callable[..., str]:
 @pytest.fixture
 def no_board(tmp_path):
     nothing = tmp_path / "nothing"
-    return recognise_board(Roots(sys=nothing, proc=nothing, dev=nothing))
+    return Roots(sys=nothing, proc=nothing, dev=nothing)
 
 
 @pytest.fixture
@@ -74,7 +75,9 @@ def open_(test_data, no_board) -> Iterator[Callable[..., Failover]]:
     opened: list[Failover] = []
 
     def open_auto(model: str, word: str = "auto") -> Failover:
-        runtime = open_device(read_model_file(test_data / "models" / model), word, threads=1, board=no_board)
+        runtime = open_device(
+            read_model_file(test_data / "models" / model), word, threads=1, board=recognise_board(no_board)
+        )
         assert isinstance(runtime, Failover)
         opened.append(runtime)
         return runtime
@@ -136,7 +139,7 @@ def test_a_delegate_with_a_fault_is_refused_for_the_right_reason(board, frames, 
     word = board(fault=fault)
     file = read_model_file(test_data / "models" / FLOAT_MODEL)
     with caplog.at_level(logging.INFO, "edgeinfer.delegates.choose"):
-        runtime = open_device(file, "auto", threads=1, board=no_board, trial_timeout_s=4)
+        runtime = open_device(file, "auto", threads=1, board=recognise_board(no_board), trial_timeout_s=4)
     try:
         devices, _ = infer_all(runtime, frames(FLOAT_MODEL))
         assert set(devices) == {"litert:cpu"}
@@ -306,7 +309,7 @@ def test_a_delegate_that_is_a_little_wrong_is_refused_on_a_model_in_which_errors
     board(fault="wrong")
     file = read_model_file(find_bundle("blood-cells") / "blood-cells.tflite")
     with caplog.at_level(logging.INFO, "edgeinfer"):
-        runtime = open_device(file, "auto", threads=1, board=no_board)
+        runtime = open_device(file, "auto", threads=1, board=recognise_board(no_board))
     try:
         assert runtime.device == "litert:cpu"
     finally:
