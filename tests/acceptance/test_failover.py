@@ -27,7 +27,7 @@ INT_MODEL = "mobilenet_v1_0.25_128_quant.tflite"
 # Its proof takes three runs, so that this one is the third of real work.
 LATE = 6
 FRAMES = 8
-# Not the promise, which is 2 s and measured by `scripts/bench failover`: far from it a machine that is merely busy stays.
+# Not the promise, which is 2 s and measured by `scripts/bench failover`, but what a busy machine stays far from.
 NEXT_RESULT_S = 20.0
 REPETITIONS = 20
 
