@@ -47,11 +47,19 @@ def _there() -> list[str]:
     return [name for name in SCENARIOS if (Path(__file__).parent / f"{name}.py").exists()]
 
 
+def _scenario(word: str) -> str:
+    if word not in _there():
+        raise argparse.ArgumentTypeError(f"unknown scenario {word!r}; known: {', '.join(_there())}")
+    return word
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/bench", description="What edgeinfer costs, beside the least that the same work can cost."
     )
-    parser.add_argument("scenario", nargs="*", choices=[*_there(), []], help=f"of {', '.join(_there())}; default: all")
+    parser.add_argument(
+        "scenario", nargs="*", type=_scenario, metavar="SCENARIO", help=f"of {', '.join(_there())}; default: all"
+    )
     parser.add_argument("--rounds", type=int, metavar="N", help=f"default: {ROUNDS}")
     parser.add_argument("--minutes", type=float, default=1.0, metavar="T", help="of the live scenario; the promise: 10")
     parser.add_argument("--json", type=Path, metavar="FILE", help="machine, versions and every round")

@@ -112,12 +112,13 @@ def keep_up(model: Path, seconds: float) -> dict[str, Any]:
     counts, third = report.counts, len(resident) // 3
     frames = sum(count for name, count in report.dropped.items() if not name.startswith("sink."))
     slow = sum(counts.get(f"{what}.sink.slow:", 0) for what in ("written", "failed", "dropped"))
-    age_p99_ms, service_ms = quantiles(record.ages_ms, n=100)[-1], median(record.service_ms)
+    # Each held against its own service time: that a busy machine computes slowly is not the queue's doing.
+    late_ms = [age - service for age, service in zip(record.ages_ms, record.service_ms, strict=True)]
     return {
         "seconds": seconds,
-        "age_p99_ms": age_p99_ms,
-        "service_ms": service_ms,
-        "late_ms": age_p99_ms - service_ms,
+        "age_p99_ms": quantiles(record.ages_ms, n=100)[-1],
+        "service_ms": median(record.service_ms),
+        "late_ms": quantiles(late_ms, n=100)[-1],
         "resident_mib": max(resident),
         "growth_mib": median(resident[-third:]) - median(resident[third // 3 : third]),
         "uncounted": max(0, counts["captured"] - counts["published"] - frames - IN_WORK_MAX),

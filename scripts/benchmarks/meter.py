@@ -24,23 +24,27 @@ class Sample(NamedTuple):
 class Meter:
     """Looks at a running loop from another thread; the steady state lies between the warm-up and the last look."""
 
-    def __init__(self, frames_done: Callable[[], int], *, warm_up: int) -> None:
+    def __init__(self, frames_done: Callable[[], int], *, warm_up: int, every_s: float = LOOK_EVERY_S) -> None:
         self._frames_done = frames_done
         self._warm_up = warm_up
+        self._every_s = every_s
         self._first: Sample | None = None
         self._last: Sample | None = None
+        self._anonymous_kib = 0
 
     def watch(self, ended_within: Callable[[float], bool]) -> None:
         """Until the loop has ended: `ended_within` waits that many seconds for it."""
-        while not ended_within(LOOK_EVERY_S):
+        while not ended_within(self._every_s):
             sample = self._look()
+            self._anonymous_kib = max(self._anonymous_kib, _status_kib("RssAnon"))
             if self._first is None:
                 self._first = sample if sample.frames >= self._warm_up else None
             else:
                 self._last = sample
 
     def figures(self) -> dict[str, float]:
-        """Of the steady state: frames per second; CPU milliseconds and page faults per frame. Of all: peak memory."""
+        """Of the steady state: frames per second; CPU milliseconds and page faults per frame. Of all: peak memory,
+        and how much of the memory was at most its own, without the pages of libraries and models on disk."""
         if self._first is None or self._last is None:
             raise SystemExit("the loop ended before its steady state: give it more frames")
         frames = self._last.frames - self._first.frames
@@ -49,6 +53,7 @@ class Meter:
             "cpu_ms": (self._last.cpu_s - self._first.cpu_s) * 1e3 / frames,
             "faults": (self._last.faults - self._first.faults) / frames,
             "peak_mib": peak_mib(),
+            "own_mib": self._anonymous_kib / 1024,
             "frames": frames,
         }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import dataclass
 from functools import cache
@@ -36,8 +35,7 @@ def model(name: str) -> Path:
 @cache
 def scratch() -> Path:
     """A folder for this run; the state folder lies in it, so that each model is proven once."""
-    folder = Path(os.environ["EDGEINFER_BENCH_SCRATCH"]) if "EDGEINFER_BENCH_SCRATCH" in os.environ else None
-    return folder or Path(tempfile.mkdtemp(prefix="edgeinfer-bench-"))
+    return Path(tempfile.mkdtemp(prefix="edgeinfer-bench-"))
 
 
 @cache

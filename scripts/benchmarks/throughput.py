@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from scripts.benchmarks import setting
 from scripts.benchmarks.contest import BARE, OURS, Line, Row, cases, fresh, ratio, take_turns
-from scripts.benchmarks.meter import Meter, tell
+from scripts.benchmarks.meter import LOOK_EVERY_S, Meter, tell
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,6 +71,7 @@ def judge(rows: Sequence[Row]) -> list[Line]:
         lines.append(ratio(rows, case, "fps", "throughput", unit="frames/s", at_least=THROUGHPUT_MIN))
         lines.append(ratio(rows, case, "cpu_ms", "CPU per frame", unit="ms", at_most=CPU_MAX))
         lines.append(ratio(rows, case, "peak_mib", "peak memory", unit="MiB", at_most=MEMORY_MAX))
+        lines.append(ratio(rows, case, "own_mib", "of it not in files", unit="MiB"))
     return lines
 
 
@@ -84,7 +85,9 @@ def run_bare(case: Case, model: Path, video: Path, frames: int) -> dict[str, flo
     return bare_loop(lambda buffer: capture.read(buffer)[0], infer, width, height, frames)
 
 
-def bare_loop(read: Read, infer: Infer, width: int, height: int, frames: int) -> dict[str, float]:
+def bare_loop(
+    read: Read, infer: Infer, width: int, height: int, frames: int, *, look_every_s: float = LOOK_EVERY_S
+) -> dict[str, float]:
     """Reads in one thread, resizes and invokes in another, over three buffers that go round; no results, no more."""
     import numpy as np
 
@@ -110,7 +113,7 @@ def bare_loop(read: Read, infer: Infer, width: int, height: int, frames: int) ->
             done += 1
 
     threads = [threading.Thread(target=each) for each in (decode, compute)]
-    meter = Meter(lambda: done, warm_up=warm_up(frames))
+    meter = Meter(lambda: done, warm_up=warm_up(frames), every_s=look_every_s)
     for thread in threads:
         thread.start()
 
@@ -122,7 +125,9 @@ def bare_loop(read: Read, infer: Infer, width: int, height: int, frames: int) ->
     return meter.figures()
 
 
-def run_ours(case: Case, model: Path, video: Path | str, frames: int) -> dict[str, float]:
+def run_ours(
+    case: Case, model: Path, video: Path | str, frames: int, *, look_every_s: float = LOOK_EVERY_S
+) -> dict[str, float]:
     """The pipeline that `edgeinfer run` starts, with its JSON lines in a file."""
     from edgeinfer.config import PipelineConfig
     from edgeinfer.pipeline.assemble import open_pipeline
@@ -130,7 +135,7 @@ def run_ours(case: Case, model: Path, video: Path | str, frames: int) -> dict[st
     results = Path.cwd() / "results.jsonl"
     config = PipelineConfig(model=str(model), source=str(video), output=(str(results),), frames=frames)
     pipeline = open_pipeline(config)
-    meter = Meter(lambda: pipeline.tally["inferred"], warm_up=warm_up(frames))
+    meter = Meter(lambda: pipeline.tally["inferred"], warm_up=warm_up(frames), every_s=look_every_s)
     pipeline.start()
     meter.watch(pipeline.wait)
     if (error := pipeline.report().error) is not None:
