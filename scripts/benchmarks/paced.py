@@ -1,6 +1,6 @@
 """A camera of 5 fps must cost five frames' work a second: no spinning, no polling.
 
-    python -m scripts.benchmarks.paced bare|slow-bare|ours CASE MODEL FRAMES      one contender, once
+    python -m scripts.benchmarks.paced bare|slow-bare|ours CASE MODEL FRAMES THREADS      one contender, once
 
 The bare loop takes the same drawn pictures as fast as it can, which gives the CPU time of a frame; ours takes them
 from a live source. Neither's ONNX Runtime spins. The bare loop at 5 fps tells what the pauses alone cost: after each of
@@ -38,11 +38,13 @@ def measure(rounds: int) -> list[Row]:
     rows: list[Row] = []
     for key in _KEYS:
         model = setting.model(CASES[key].model)
-        fresh("paced", OURS, key, model, QUICK_FRAMES)  # The first start proves the model.
+        fresh("paced", OURS, key, model, QUICK_FRAMES, 0)  # The first start proves the model.
         paced = QUICK_FRAMES if setting.SETTING.quick else PACED_FRAMES
         frames = {BARE: BARE_FRAMES, SLOW_BARE: paced, OURS: paced}
         contenders = {
-            who: lambda who=who, key=key, model=model, count=count: fresh("paced", who, key, model, count)
+            who: lambda who=who, key=key, model=model, count=count: fresh(
+                "paced", who, key, model, count, setting.threads()
+            )
             for who, count in frames.items()
         }
         rows += take_turns(rounds, CASES[key].title.partition(",")[0], contenders)
@@ -69,7 +71,7 @@ def _line(case: str, metric: str, ours: list[float], bare: list[float], *, at_mo
     return Line(case, metric, ratios, unit="ms", at_most=at_most, ours=median(ours), bare=median(bare))
 
 
-def run_bare(key: str, model: Path, frames: int, *, pause: bool) -> dict[str, float]:
+def run_bare(key: str, model: Path, frames: int, threads: int, *, pause: bool) -> dict[str, float]:
     """Drawn as the source draws it, but into the buffers that go round; with `pause` at its pace."""
     from edgeinfer.clock import Clock
     from edgeinfer.sources.options import SourceOptions
@@ -91,18 +93,18 @@ def run_bare(key: str, model: Path, frames: int, *, pause: bool) -> dict[str, fl
         return True
 
     every_s = LOOK_EVERY_S if pause else meter.LOOK_EVERY_S
-    infer = open_bare(CASES[key], model, WIDTH, HEIGHT, spin=False)
+    infer = open_bare(CASES[key], model, WIDTH, HEIGHT, threads, spin=False)
     return bare_loop(read, infer, WIDTH, HEIGHT, frames, look_every_s=every_s)
 
 
-def run_live(key: str, model: Path, frames: int) -> dict[str, float]:
+def run_live(key: str, model: Path, frames: int, threads: int) -> dict[str, float]:
     source = f"synthetic://test-card?width={WIDTH}&height={HEIGHT}&fps={FPS}"
-    return run_ours(CASES[key], model, source, frames, look_every_s=LOOK_EVERY_S)
+    return run_ours(CASES[key], model, source, frames, threads, look_every_s=LOOK_EVERY_S)
 
 
 _CONTENDERS = {BARE: partial(run_bare, pause=False), SLOW_BARE: partial(run_bare, pause=True), OURS: run_live}
 
 
 if __name__ == "__main__":
-    _who, _key, _model, _frames = sys.argv[1:]
-    meter.tell(_CONTENDERS[_who](_key, Path(_model), int(_frames)))
+    _who, _key, _model, _frames, _threads = sys.argv[1:]
+    meter.tell(_CONTENDERS[_who](_key, Path(_model), int(_frames), int(_threads)))

@@ -45,6 +45,15 @@ def video(size: str) -> Path:
     return _looped(path, scratch() / "1080p.mp4") if size == "1080p" else path
 
 
+@cache
+def threads() -> int:
+    """How many threads edgeinfer lets a CPU have on this board; 0 where it leaves that to the runtime."""
+    from edgeinfer.board import recognise_board
+    from edgeinfer.board.cores import usual_threads
+
+    return usual_threads(recognise_board()) or 0
+
+
 def describe_videos() -> str:
     return (
         f"768x432: {VIDEOS['432p']}, H.264; 1080p: the 20 frames of {VIDEOS['1080p']} to and fro, "

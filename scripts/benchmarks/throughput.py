@@ -1,8 +1,8 @@
 """Frames of a file per second, CPU time and memory, against the loop below that does nothing else.
 
-    python -m scripts.benchmarks.throughput bare|ours CASE MODEL VIDEO FRAMES      one contender, once
+    python -m scripts.benchmarks.throughput bare|ours CASE MODEL VIDEO FRAMES THREADS      one contender, once
 
-Results are on, drawing is off, JSON lines go to a file. Either leaves the number of threads to the runtime.
+Results are on, drawing is off, JSON lines go to a file. Either computes with THREADS, 0 leaving them to the runtime.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def measure(rounds: int) -> list[Row]:
     rows: list[Row] = []
     for key, case in CASES.items():
         frames = QUICK_FRAMES if setting.SETTING.quick else case.frames
-        words = (key, setting.model(case.model), setting.video(case.video), frames)
-        fresh("throughput", OURS, *words[:-1], 2 * WARM_UP_FRAMES)  # The first start proves the model, and is slower.
+        words = (key, setting.model(case.model), setting.video(case.video), frames, setting.threads())
+        fresh("throughput", OURS, *words[:3], 2 * WARM_UP_FRAMES, 0)  # The first start proves the model, and is slower.
         contenders = {who: lambda who=who, words=words: fresh("throughput", who, *words) for who in (BARE, OURS)}
         rows += take_turns(rounds, case.title, contenders)
     return rows
@@ -75,13 +75,13 @@ def judge(rows: Sequence[Row]) -> list[Line]:
     return lines
 
 
-def run_bare(case: Case, model: Path, video: Path, frames: int) -> dict[str, float]:
+def run_bare(case: Case, model: Path, video: Path, frames: int, threads: int) -> dict[str, float]:
     """The bare loop on a video."""
     import cv2
 
     capture = cv2.VideoCapture(str(video), cv2.CAP_FFMPEG)
     width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-    infer = open_bare(case, model, width, height)
+    infer = open_bare(case, model, width, height, threads)
     return bare_loop(lambda buffer: capture.read(buffer)[0], infer, width, height, frames)
 
 
@@ -126,14 +126,16 @@ def bare_loop(
 
 
 def run_ours(
-    case: Case, model: Path, video: Path | str, frames: int, *, look_every_s: float = LOOK_EVERY_S
+    case: Case, model: Path, video: Path | str, frames: int, threads: int, *, look_every_s: float = LOOK_EVERY_S
 ) -> dict[str, float]:
     """The pipeline that `edgeinfer run` starts, with its JSON lines in a file."""
     from edgeinfer.config import PipelineConfig
     from edgeinfer.pipeline.assemble import open_pipeline
 
     results = Path.cwd() / "results.jsonl"
-    config = PipelineConfig(model=str(model), source=str(video), output=(str(results),), frames=frames)
+    config = PipelineConfig(
+        model=str(model), source=str(video), output=(str(results),), frames=frames, threads=threads or None
+    )
     pipeline = open_pipeline(config)
     meter = Meter(lambda: pipeline.tally["inferred"], warm_up=warm_up(frames), every_s=look_every_s)
     pipeline.start()
@@ -148,11 +150,11 @@ def warm_up(frames: int) -> int:
     return min(WARM_UP_FRAMES, frames // 4)
 
 
-def open_bare(case: Case, model: Path, width: int, height: int, *, spin: bool = True) -> Infer:
+def open_bare(case: Case, model: Path, width: int, height: int, threads: int, *, spin: bool = True) -> Infer:
     """What the bare loop does with a picture of that size. spin: idle threads of ONNX Runtime do."""
     if model.suffix == ".onnx":
-        return _bare_onnx(case, model, width, height, spin=spin)
-    return _bare_litert(case, model, width, height)
+        return _bare_onnx(case, model, width, height, threads, spin=spin)
+    return _bare_litert(case, model, width, height, threads)
 
 
 Infer = Callable[["np.ndarray"], None]
@@ -160,13 +162,13 @@ Read = Callable[["np.ndarray"], bool]
 """Fills the picture; False at the end."""
 
 
-def _bare_litert(case: Case, model: Path, width: int, height: int) -> Infer:
+def _bare_litert(case: Case, model: Path, width: int, height: int, threads: int) -> Infer:
     """8-bit red-green-blue pixels, written into the interpreter's own memory."""
     import cv2
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=model.read_bytes())
+    interpreter = Interpreter(model_content=model.read_bytes(), num_threads=threads or None)
     interpreter.allocate_tensors()
     view = interpreter.tensor(interpreter.get_input_details()[0]["index"])
     canvas = np.empty((case.size, case.size, 3), np.uint8)
@@ -184,13 +186,14 @@ def _bare_litert(case: Case, model: Path, width: int, height: int) -> Infer:
     return infer
 
 
-def _bare_onnx(case: Case, model: Path, width: int, height: int, *, spin: bool) -> Infer:
+def _bare_onnx(case: Case, model: Path, width: int, height: int, threads: int, *, spin: bool) -> Infer:
     """Float planes of blue-green-red pixels, letterboxed."""
     import cv2
     import numpy as np
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
     session = onnxruntime.InferenceSession(model.read_bytes(), settings, providers=["CPUExecutionProvider"])
     tensor = np.empty((1, 3, case.size, case.size), np.float32)
@@ -216,5 +219,5 @@ def _bare_onnx(case: Case, model: Path, width: int, height: int, *, spin: bool) 
 _CONTENDERS: dict[str, Callable[..., dict[str, Any]]] = {BARE: run_bare, OURS: run_ours}
 
 if __name__ == "__main__":
-    _who, _case, _model, _video, _frames = sys.argv[1:]
-    tell(_CONTENDERS[_who](CASES[_case], Path(_model), Path(_video), int(_frames)))
+    _who, _case, _model, _video, _frames, _threads = sys.argv[1:]
+    tell(_CONTENDERS[_who](CASES[_case], Path(_model), Path(_video), int(_frames), int(_threads)))
