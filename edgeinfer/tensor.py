@@ -75,6 +75,12 @@ def quantize(real: Array, spec: TensorSpec) -> Array:
 
 def dequantize(stored: Array, quantization: Quantization | None) -> npt.NDArray[np.float32]:
     """The tensor's numbers as real ones, float32; an unquantised tensor is only cast, too large is infinite."""
+    if quantization is not None and quantization.axis is None and stored.dtype.itemsize == 1:
+        # The usual case, without detours: a byte times a scale is never too large to be cast.
+        real: npt.NDArray[np.float32] = stored.astype(np.float64)
+        real -= quantization.zero_point[0]
+        real *= quantization.scale[0]
+        return real.astype(np.float32)
     with np.errstate(over="ignore"):
         if quantization is None:
             return np.asarray(stored, dtype=np.float32)

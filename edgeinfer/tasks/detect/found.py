@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +18,6 @@ CANDIDATES_MAX = 1000
 
 NOTHING = Outcome(detections=())
 
-Row = tuple[float, int, Sequence[float]]
-"""score 0..1, class id, box x_min, y_min, x_max, y_max in 0..1 of the model's input."""
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -30,10 +27,6 @@ class Found:
     scores: npt.NDArray[np.float32]
     class_ids: npt.NDArray[np.int64]
 
-    def rows(self) -> Iterator[Row]:
-        """Each as plain numbers."""
-        return zip(self.scores.tolist(), self.class_ids.tolist(), self.boxes_xyxy.tolist(), strict=True)
-
     def __getitem__(self, picked: npt.NDArray[np.int64] | npt.NDArray[np.bool_] | slice) -> Found:
         return Found(self.boxes_xyxy[picked], self.scores[picked], self.class_ids[picked])
 
@@ -41,12 +34,11 @@ class Found:
 def best_first(found: Found) -> Found:
     """Without boxes that are none (NaN, infinite, no area); by falling score, equal ones as they came; bounded."""
     boxes = found.boxes_xyxy
-    # A NaN compares false, and where a corner is infinite the extent is, or is a NaN.
     with np.errstate(invalid="ignore", over="ignore"):
         extents = boxes[:, 2:] - boxes[:, :2]
-        sound = ((extents > 0) & (extents < np.inf)).all(axis=1) & ~np.isnan(found.scores)
-    if not sound.all():
-        found = found[sound]
+    # A NaN compares false, and where a corner is infinite the extent is, or is a NaN. All of them are sound as a rule.
+    if not (extents.min(initial=1.0) > 0 and extents.max(initial=1.0) < np.inf and found.scores.min(initial=0.0) <= 0):
+        found = found[((extents > 0) & (extents < np.inf)).all(axis=1) & ~np.isnan(found.scores)]
     order = np.argsort(-found.scores, kind="stable")
     return found[order[:CANDIDATES_MAX]]
 
@@ -56,16 +48,16 @@ def without_doubles(found: Found, iou_max: float) -> Found:
     return found[suppress(found.boxes_xyxy, found.class_ids, iou_max)]
 
 
-def to_outcome(rows: Iterable[Row], decode: Decode, where: Placement, label: Callable[[int], str]) -> Outcome:
+def to_outcome(found: Found, decode: Decode, where: Placement, label: Callable[[int], str]) -> Outcome:
     """Best first -> at most `max_results` detections of the source; what lies outside the picture is left out."""
+    # Rounded before it is judged: a box that has no area when written has none.
+    boxes_xyxy = where.to_source(found.boxes_xyxy).round(6)
+    scores = np.minimum(np.maximum(found.scores.astype(np.float64), 0.0), 1.0).round(5)
     detections: list[Detection] = []
-    for score, class_id, box_xyxy in rows:
-        x_min, y_min, x_max, y_max = where.to_source(box_xyxy)
-        # Rounded before it is judged: a box that has no area when written has none.
-        placed = (round(x_min, 6), round(y_min, 6), round(x_max, 6), round(y_max, 6))
-        if placed[2] <= placed[0] or placed[3] <= placed[1]:
-            continue
-        detections.append(Detection(label(class_id), class_id, round(min(max(score, 0.0), 1.0), 5), placed))
-        if len(detections) == decode.max_results:
-            break
+    for box, score, class_id in zip(boxes_xyxy.tolist(), scores.tolist(), found.class_ids.tolist(), strict=True):
+        x_min, y_min, x_max, y_max = box
+        if x_min < x_max and y_min < y_max:
+            detections.append(Detection(label(class_id), class_id, score, (x_min, y_min, x_max, y_max)))
+            if len(detections) == decode.max_results:
+                break
     return Outcome(detections=tuple(detections))

@@ -94,7 +94,8 @@ def corners(xywh: npt.NDArray[np.float32], width: float, height: float) -> npt.N
         half = xywh[2:] * np.float32(0.5)
         np.subtract(xywh[:2], half, out=boxes[:2])
         np.add(xywh[:2], half, out=boxes[2:])
-        boxes /= np.array([[width], [height], [width], [height]], dtype=np.float32)
+        if (width, height) != (1.0, 1.0):
+            boxes /= np.array([[width], [height], [width], [height]], dtype=np.float32)
     return boxes.T
 
 

@@ -15,8 +15,8 @@ def suppress(
     A box goes where it overlaps a better one of its class, which stays, by more than `iou_max`.
     """
     count = len(boxes_xyxy)
-    if count < 2:
-        return np.arange(count)
+    if count == len(set(class_ids.tolist())):
+        return np.arange(count)  # Nobody has another one of its class.
     xywh = boxes_xyxy.astype(np.float64)
     xywh[:, 2:] -= xywh[:, :2]
     # OpenCV keeps classes apart by shifting each beyond the largest coordinate: there must be no negative one.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 
@@ -12,8 +12,8 @@ import numpy.typing as npt
 from edgeinfer.bundle import Bundle
 from edgeinfer.errors import ModelError
 from edgeinfer.preprocess import Placement
-from edgeinfer.result import Outcome
-from edgeinfer.tasks.detect.found import NOTHING, Row, to_outcome
+from edgeinfer.result import Detection, Outcome
+from edgeinfer.tasks.detect.found import NOTHING
 from edgeinfer.tensor import Array, TensorSpec, dequantize
 
 _FORM = "boxes [1, n, 4], classes [1, n], scores [1, n] and a count [1]"
@@ -58,8 +58,18 @@ class Ssd:
         real = [_real(stored, spec) for stored, spec in zip(raw, self._specs, strict=True)]
         if self._order is None:
             self._order = _order_by_value(self._specs, real)
-        rows = _rows(real, self._order, self._bundle.decode.score_min)
-        return to_outcome(rows, self._bundle.decode, where, self._label) if rows else NOTHING
+        objects = _objects(real, self._order, self._bundle.decode.score_min)
+        return Outcome(detections=tuple(self._detections(objects, where))) if objects else NOTHING
+
+    def _detections(self, objects: Sequence[_Object], where: Placement) -> Iterator[Detection]:
+        left = self._bundle.decode.max_results
+        for score, class_id, box_xyxy in objects:
+            x_min, y_min, x_max, y_max = (round(side, 6) for side in where.box_to_source(*box_xyxy))
+            if left and x_min < x_max and y_min < y_max:
+                left -= 1
+                yield Detection(
+                    self._label(class_id), class_id, round(min(score, 1.0), 5), (x_min, y_min, x_max, y_max)
+                )
 
     def _label(self, class_id: int) -> str:
         named = class_id + self._first_label
@@ -81,23 +91,27 @@ def _real(stored: Array, spec: TensorSpec) -> npt.NDArray[np.float32]:
     return stored if stored.dtype == np.float32 else dequantize(stored, spec.quantization)
 
 
-def _rows(real: Sequence[npt.NDArray[np.float32]], order: _Order, score_min: float) -> list[Row]:
+_Object = tuple[float, int, tuple[float, float, float, float]]
+"""score, class id, box x_min, y_min, x_max, y_max in 0..1 of the model's input."""
+
+
+def _objects(real: Sequence[npt.NDArray[np.float32]], order: _Order, score_min: float) -> list[_Object]:
     """The objects that reach the threshold, best first, without boxes that are none."""
-    # Plain numbers: there are ten to a hundred of them, and each call into numpy costs as much.
+    # As plain numbers: most frames have a handful, and each call into numpy costs as much as one of them.
     scores: list[float] = real[order.scores].reshape(-1).tolist()
     class_ids: list[float] = real[order.classes].reshape(-1).tolist()
     boxes_yxyx = real[order.boxes].reshape(-1, 4)
     count = _count(real[order.count], min(len(boxes_yxyx), len(scores), len(class_ids)))
     least = float(np.float32(score_min))
-    rows: list[Row] = []
+    objects: list[_Object] = []
     for index in range(count):
         # A NaN compares false.
         if scores[index] >= least and 0 <= class_ids[index] < inf:
             y_min, x_min, y_max, x_max = boxes_yxyx[index].tolist()
             if 0 < x_max - x_min < inf and 0 < y_max - y_min < inf:
-                rows.append((scores[index], round(class_ids[index]), (x_min, y_min, x_max, y_max)))
-    rows.sort(key=lambda row: -row[0])
-    return rows
+                objects.append((scores[index], round(class_ids[index]), (x_min, y_min, x_max, y_max)))
+    objects.sort(key=lambda each: -each[0])
+    return objects
 
 
 def _count(stored: npt.NDArray[np.float32], most: int) -> int:

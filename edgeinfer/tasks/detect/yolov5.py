@@ -36,7 +36,7 @@ class Yolov5:
         found = best_first(Found(corners(picked[:_OBJECT], self._units.width, self._units.height), scores, class_ids))
         self._units.look_at(found.boxes_xyxy)
         decode = self._bundle.decode
-        return to_outcome(without_doubles(found, decode.iou_max).rows(), decode, where, self._bundle.label)
+        return to_outcome(without_doubles(found, decode.iou_max), decode, where, self._bundle.label)
 
 
 def object_head(bundle: Bundle, specs: tuple[TensorSpec, ...], form: str) -> Head:

@@ -50,7 +50,7 @@ class Yolov8:
         )
         self._units.look_at(found.boxes_xyxy)
         decode = self._bundle.decode
-        return to_outcome(without_doubles(found, decode.iou_max).rows(), decode, where, self._bundle.label)
+        return to_outcome(without_doubles(found, decode.iou_max), decode, where, self._bundle.label)
 
 
 def _heads(bundle: Bundle, specs: tuple[TensorSpec, ...]) -> tuple[Head, Head]:

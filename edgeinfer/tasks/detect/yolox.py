@@ -39,7 +39,7 @@ class Yolox:
         image = self._bundle.image
         found = best_first(Found(corners(xywh, image.width, image.height), scores, class_ids))
         decode = self._bundle.decode
-        return to_outcome(without_doubles(found, decode.iou_max).rows(), decode, where, self._bundle.label)
+        return to_outcome(without_doubles(found, decode.iou_max), decode, where, self._bundle.label)
 
 
 def _grid(bundle: Bundle, cells: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
