@@ -220,4 +220,4 @@ def _table_into(stored: npt.NDArray[Any], table: npt.NDArray[Any], out: npt.NDAr
 
 def _assert_in_place(written: Any, out: npt.NDArray[Any]) -> None:
     # OpenCV quietly returns a new array where the given one does not fit.
-    assert np.may_share_memory(written, out), "OpenCV did not write into the given memory"
+    assert written is out or np.may_share_memory(written, out), "OpenCV did not write into the given memory"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from edgeinfer.clock import Clock
@@ -23,6 +23,8 @@ _QUEUE_WITHOUT_PIXELS = 256
 _BACKLOG_NS = 200_000_000
 _STALE_NS = 10_000_000_000
 _WRITES_REMEMBERED = 8
+# Of a file: how long results may gather before the sink's thread looks again.
+_NAP_S = 0.02
 
 
 class _Waiting(NamedTuple):
@@ -52,8 +54,9 @@ class _Pace:
 class Delivery:
     """Writes results to one sink.
 
-    lossless: `put` waits for room. Otherwise the oldest results are dropped: where there is no room, and where the sink
-    is so slow that all it gets would be old. What is older than `max_age_ms` is dropped in any case, and counted as
+    lossless: `put` waits for room, and results gather for some milliseconds rather than to wake the sink's thread one
+    by one. Otherwise the oldest results are dropped: where there is no room, and where the sink is so slow that all it
+    gets would be old. What is older than `max_age_ms` is dropped in any case, and counted as
     `dropped.max_age.sink.<uri>`. What the sink refuses is counted as `failed.sink.<uri>`, and the next result is tried
     again; what else it never got to see as `dropped.sink.<uri>`.
     `on_gone` is called, by the sink's thread, when the sink takes no more: its reader went away, or it failed for good.
@@ -84,7 +87,13 @@ class Delivery:
         self._is_hurried = False
         self._is_gone = False
         self._is_failing = False
-        self._is_writing = False
+        self._in_hand = 0
+        self._written = f"written.sink.{sink.uri}"
+        # Of a live source each result is written when it comes.
+        self._write_many: Callable[[Sequence[Result]], None] | None = (
+            getattr(sink, "write_many", None) if lossless else None
+        )
+        self._is_napping = False
         self._lost = 0
         self.error: OutputError | None = None
         self._thread = threading.Thread(target=self._run, name=f"sink {sink.uri}", daemon=True)
@@ -119,7 +128,8 @@ class Delivery:
                 self._tally.add(f"dropped.sink.{self.sink.uri}")
                 return
             self._waiting.append(_Waiting(result, frame if self.sink.wants_pixels else None, frame.captured_ns))
-            self._changed.notify_all()
+            if not self._is_napping or len(self._waiting) > self._size // 2:
+                self._changed.notify_all()
 
     def hurry(self) -> None:
         """The run is to end: only the frame in work is still to come, and its `put` waits for no room."""
@@ -144,23 +154,37 @@ class Delivery:
 
     def _run(self) -> None:
         try:
-            while (item := self._next()) is not None:
-                self._write_in_time(item)
+            while items := self._next():
+                self._write_in_time(items)
         except Exception:
             log.exception("output %s failed and is given up", self.sink.uri)
             self._give_up(OutputError(f"output {self.sink.uri} failed"))
             self._on_gone()
         self._close()
 
-    def _next(self) -> _Waiting | None:
+    def _next(self) -> Sequence[_Waiting]:
+        """What is to be written now; nothing at the end. All that waits, where the sink takes several at once."""
         with self._changed:
-            self._is_writing = False
+            self._in_hand = 0
+            if self._lossless and not self._waiting and not self.sink.wants_pixels:
+                self._nap()
             self._changed.wait_for(self._is_something_left)
             if self._is_gone or not self._waiting:
-                return None
-            self._is_writing = True
+                return ()
+            items = tuple(self._waiting) if self._write_many is not None else (self._waiting[0],)
+            for _ in items:
+                self._waiting.popleft()
+            self._in_hand = len(items)
             self._changed.notify_all()
-            return self._waiting.popleft()
+            return items
+
+    def _nap(self) -> None:
+        """Waking a thread costs as much as ten results: at a high rate none of them has to. The end wakes at once."""
+        if self._is_finished or self._is_gone:
+            return
+        self._is_napping = True
+        self._changed.wait(_NAP_S)
+        self._is_napping = False
 
     def _is_something_left(self) -> bool:
         """Whether there is a result that the sink shall have, or no more to come."""
@@ -183,17 +207,20 @@ class Delivery:
             self._waiting.popleft()
             self._tally.add(f"dropped.sink.{self.sink.uri}")
 
-    def _write_in_time(self, item: _Waiting) -> None:
+    def _write_in_time(self, items: Sequence[_Waiting]) -> None:
         if self._lossless:
-            self._write(item.result, item.frame)
+            self._write(items)
             return
         begin_ns = self._monotonic_ns()
-        self._write(item.result, item.frame)
+        self._write(items)
         self._pace.add(self._monotonic_ns() - begin_ns)
 
-    def _write(self, result: Result, frame: Frame | None) -> None:
+    def _write(self, items: Sequence[_Waiting]) -> None:
         try:
-            self.sink.write(result, frame)
+            if self._write_many is not None and len(items) > 1:
+                self._write_many([item.result for item in items])
+            else:
+                self.sink.write(items[0].result, items[0].frame)
         except OutputError as error:
             if error.reader_is_gone:
                 log.info("%s", error)
@@ -202,16 +229,16 @@ class Delivery:
                 return
             if self._is_gone:
                 return
-            self._tally.add(f"failed.sink.{self.sink.uri}")
-            self._lost += 1
+            self._tally.add(f"failed.sink.{self.sink.uri}", len(items))
+            self._lost += len(items)
             self.error = error
             if not self._is_failing:
                 log.warning("%s; its results are lost until it takes them again", error)
             self._is_failing = True
             return
         if self._is_gone:
-            return  # It was given up meanwhile, and this result counted with the rest.
-        self._tally.add(f"written.sink.{self.sink.uri}")
+            return  # It was given up meanwhile, and these results counted with the rest.
+        self._tally.add(self._written, len(items))
         if self._is_failing:
             log.warning("output %s takes results again", self.sink.uri)
             self._is_failing = False
@@ -230,7 +257,7 @@ class Delivery:
         with self._changed:
             self.error = error or self.error
             self._is_gone = True
-            left = len(self._waiting) + self._is_writing
+            left = len(self._waiting) + self._in_hand
             self._waiting.clear()
             self._changed.notify_all()
         self._lost += left

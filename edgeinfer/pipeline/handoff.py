@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from edgeinfer.errors import EdgeInferError
@@ -39,62 +39,77 @@ class BoundedQueue:
     """For files: every frame in order; the writer waits when `size` frames are waiting."""
 
     def __init__(self, size: int = 2) -> None:
-        self._frames: deque[Frame] = deque()
-        self._size = size
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
-        self._is_finished = False
+        # Queues of C: who waits for a frame, or for room, is woken without a line of Python in between.
+        self._ready: SimpleQueue[Frame | None] = SimpleQueue()
+        self._room: SimpleQueue[None] = SimpleQueue()
+        for _ in range(size):
+            self._room.put(None)
         self._is_abandoned = False
         self._error: EdgeInferError | None = None
 
     def put(self, frame: Frame) -> None:
-        with self._changed:
-            self._make_room()
-            if not self._is_abandoned:
-                self._frames.append(frame)
-                self._changed.notify_all()
+        self._room.get()
+        if self._is_abandoned:
+            self._room.put(None)  # Nor shall the next one wait.
+        else:
+            self._ready.put(frame)
 
     def get(self, timeout_s: float | None = None) -> Frame | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._frames or self._is_finished or self._is_abandoned, timeout_s)
-            if self._is_abandoned:
-                raise Finished
-            if self._frames:
-                self._changed.notify_all()
-                return self._frames.popleft()
-            if not self._is_finished:
-                return None
-            if self._error is not None:
-                raise self._error
-            raise Finished
+        try:
+            frame = self._ready.get(timeout=timeout_s)
+        except Empty:
+            return None
+        if frame is not None and not self._is_abandoned:
+            self._room.put(None)
+            return frame
+        self._ready.put(None)  # Whoever asks again gets the same answer.
+        if self._error is not None and not self._is_abandoned:
+            raise self._error
+        raise Finished
 
     def finish(self, error: EdgeInferError | None = None) -> None:
-        with self._changed:
-            self._is_finished = True
-            self._error = error
-            self._changed.notify_all()
+        self._error = error
+        self._ready.put(None)
 
     def abandon(self) -> None:
-        with self._changed:
-            self._is_abandoned = True
-            self._frames.clear()
-            self._changed.notify_all()
-
-    def _make_room(self) -> None:
-        self._changed.wait_for(lambda: len(self._frames) < self._size or self._is_abandoned)
+        self._is_abandoned = True
+        self._ready.put(None)
+        self._room.put(None)
 
 
-class Mailbox(BoundedQueue):
+class Mailbox:
     """For live sources: one slot, the newest frame wins.
 
     The one it replaces is told to `on_drop` with the reason: `superseded`, or `rate` where it was held back.
     """
 
     def __init__(self, on_drop: Callable[[str], None]) -> None:
-        super().__init__(size=1)
         self._on_drop = on_drop
-        self._is_held = False
+        self._frame: Frame | None = None
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._ended = threading.Condition(self._lock)
+        self._is_held = False
+        self._is_finished = False
+        self._is_abandoned = False
+        self._error: EdgeInferError | None = None
+
+    def put(self, frame: Frame) -> None:
+        with self._lock:
+            self._drop()
+            if not self._is_abandoned:
+                self._frame = frame
+                self._changed.notify_all()
+
+    def get(self, timeout_s: float | None = None) -> Frame | None:
+        with self._lock:
+            self._changed.wait_for(lambda: self._frame or self._is_finished or self._is_abandoned, timeout_s)
+            if self._is_abandoned:
+                raise Finished
+            frame, self._frame = self._frame, None
+            if frame is not None or not self._is_finished:
+                return frame
+            raise self._error or Finished
 
     def hold(self, seconds: float) -> None:
         """Wait that long, or until the end; frames that come meanwhile wake nobody, and the newest stays."""
@@ -102,22 +117,26 @@ class Mailbox(BoundedQueue):
             self._is_held = True
             self._ended.wait_for(lambda: self._is_finished or self._is_abandoned, seconds)
             if self._is_finished:
-                self._make_room()  # The last one was not due.
+                self._drop()  # The last one was not due.
             self._is_held = False
 
     def finish(self, error: EdgeInferError | None = None) -> None:
-        super().finish(error)
-        self._wake_holder()
+        with self._lock:
+            self._is_finished = True
+            self._error = error
+            self._wake_all()
 
     def abandon(self) -> None:
-        super().abandon()
-        self._wake_holder()
-
-    def _wake_holder(self) -> None:
         with self._lock:
-            self._ended.notify_all()
+            self._is_abandoned = True
+            self._frame = None
+            self._wake_all()
 
-    def _make_room(self) -> None:
-        if self._frames:
-            self._frames.clear()
+    def _wake_all(self) -> None:
+        self._changed.notify_all()
+        self._ended.notify_all()
+
+    def _drop(self) -> None:
+        if self._frame is not None:
+            self._frame = None
             self._on_drop("rate" if self._is_held else "superseded")

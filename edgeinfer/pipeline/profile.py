@@ -174,6 +174,9 @@ class _TimedGate(_Timed):
 
 
 class _TimedSink(_Timed):
+    # Each write has a time of its own.
+    write_many = None
+
     def __init__(self, sink: Sink, writes: _Stage, ages: _Stage, monotonic_ns: Callable[[], int]) -> None:
         super().__init__(sink)
         self._writes = writes

@@ -28,7 +28,8 @@ class SinkOptions:
 class Sink(Protocol):
     """An open output; called by one thread. wants_pixels: whether `write` needs the frame.
 
-    It may have a `waiting_max`: how many results may wait before it, where the usual number would make them too old.
+    It may have a `waiting_max`: how many results may wait before it, where the usual number would make them too old;
+    and a `write_many(results)`, which takes all that wait at once, of a source whose results may come together.
     """
 
     uri: str

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 
 import numpy as np
+import pytest
 
 from edgeinfer.clock import Clock
 from edgeinfer.errors import OutputError
@@ -283,3 +284,51 @@ def test_a_file_has_no_age_and_a_slow_sink_gets_all_of_it():
     assert sink.delivery.join(10)
     assert list(sink) == list(range(20))
     assert tally["dropped.max_age.sink.working:"] == 0
+
+
+class Ledger:
+    """A sink that takes several results at once, and remembers how they came."""
+
+    uri = "ledger:"
+    wants_pixels = False
+
+    def __init__(self):
+        self.written = []
+
+    def write(self, result, frame):
+        self.written.append([result])
+
+    def write_many(self, results):
+        self.written.append(results)
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_results_of_a_file_come_together_and_those_of_a_camera_one_by_one(lossless):
+    ledger, tally = Ledger(), Tally()
+    delivery = Delivery(ledger, tally, lossless=lossless, on_gone=lambda: None, clock=STANDING)
+    for number in range(5):
+        delivery.put(number, FRAME)
+    delivery.finish()
+    delivery.start()
+    assert delivery.join(10)
+    assert ledger.written == ([[0, 1, 2, 3, 4]] if lossless else [[0], [1], [2], [3], [4]])
+    assert tally["written.sink.ledger:"] == 5
+
+
+def test_results_of_a_file_that_cannot_be_written_together_are_all_counted():
+    class Full(Ledger):
+        def write_many(self, results):
+            raise OutputError("cannot write ledger: no space left on device")
+
+    tally = Tally()
+    delivery = Delivery(Full(), tally, lossless=True, on_gone=lambda: None, clock=STANDING)
+    for number in range(5):
+        delivery.put(number, FRAME)
+    delivery.finish()
+    delivery.start()
+    assert delivery.join(10)
+    assert tally["failed.sink.ledger:"] == 5
+    assert str(delivery.failure) == "cannot write ledger: no space left on device, 5 results lost"
