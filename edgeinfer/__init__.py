@@ -12,7 +12,6 @@ for result in edgeinfer.run("blood-cells", "/dev/video0"):
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from edgeinfer.errors import (
     AmbiguousModel,
@@ -25,7 +24,11 @@ from edgeinfer.errors import (
     UsageError,
 )
 
+# As in `typing`, which takes longer to load than all else here.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from edgeinfer.api import load, run
     from edgeinfer.model import Model
     from edgeinfer.result import Classification, Detection, Result

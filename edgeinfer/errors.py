@@ -16,7 +16,10 @@ An error is one line for a person: what, its value, and in `hint` what to do abo
 
 from __future__ import annotations
 
-from typing import ClassVar
+# As in `typing`, which takes longer to load than all else here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 class EdgeInferError(Exception):

@@ -8,14 +8,17 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
 
 from edgeinfer import __version__
 from edgeinfer.errors import EdgeInferError, UsageError
 from edgeinfer.words import nearest, unknown
+
+# As in `typing`, which takes longer to load than all else here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 COMMANDS = {
     "run": "run a model over a camera, a file or another source",
@@ -67,7 +70,7 @@ def _exit_code_of(words: list[str], *, debug: bool) -> int:
         return 0
     except Exception as bug:  # noqa: BLE001 - the outermost edge
         if debug:
-            traceback.print_exc()
+            _print_traceback(bug)
         _say(f"a bug in edgeinfer: {type(bug).__name__}: {bug}; run again with --debug and report what it prints")
         return EXIT_BUG
 
@@ -155,8 +158,14 @@ def _run_command(name: str, words: list[str]) -> int:
 
 def _explain(error: EdgeInferError, *, debug: bool) -> None:
     if debug:
-        traceback.print_exception(error)
+        _print_traceback(error)
     _say(str(error))
+
+
+def _print_traceback(error: Exception) -> None:
+    import traceback  # Of no use to a command that goes well.
+
+    traceback.print_exception(error)
 
 
 def _say(message: str) -> None:
