@@ -24,7 +24,7 @@ from edgeinfer.model import format_for
 from edgeinfer.pipeline.assemble import overrides_of
 from edgeinfer.pipeline.bench import OFFICIAL_QUERIES, OFFICIAL_S, STEPS, Measured, SingleStream, measure
 from edgeinfer.pipeline.loadgen import drive, require_loadgen
-from edgeinfer.pipeline.rehearsal import REEL_HEIGHT, REEL_WIDTH, Reel
+from edgeinfer.pipeline.rehearsal import REEL, Reel
 from edgeinfer.result import as_utf8
 from edgeinfer.sources import Source, open_source
 from edgeinfer.tomlfile import convert
@@ -32,7 +32,6 @@ from edgeinfer.tomlfile import convert
 _SCHEMA = "edgeinfer.bench/1"
 _SECONDS = 5.0
 _SECONDS_MAX = 86_400.0
-_REEL = f"a {REEL_WIDTH} x {REEL_HEIGHT} JPEG picture, decoded anew for each frame"
 _PERCENTILES = (0.5, 0.9, 0.99)
 
 LoadGenSaid = Mapping[str, Mapping[str, Any]]
@@ -44,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--source",
         metavar="S",
-        help=f"a video, pictures or synthetic://…?frames=N, begun anew at its end; else {_REEL}",
+        help=f"a video, pictures or synthetic://…?frames=N, begun anew at its end; else {REEL}",
     )
     add("--device", metavar="D", help="auto (default), cpu, gpu, edgetpu, npu, or one that 'edgeinfer devices' names")
     add("--threads", metavar="N", type=whole, help="threads of the runtime")
@@ -113,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _described(word: str | None, measured: Measured) -> str:
     """What was read, and how large its pictures are; a default is said in full."""
-    return f"{as_utf8(word)}, {measured.frame[0]} x {measured.frame[1]}" if word else _REEL
+    return f"{as_utf8(word)}, {measured.frame[0]} x {measured.frame[1]}" if word else REEL
 
 
 def _text(

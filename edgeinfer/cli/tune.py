@@ -27,7 +27,7 @@ from edgeinfer.delegates.tune import Progress, Round, Trial, tune, ways
 from edgeinfer.errors import DeviceNotFound, OutputError, RuntimeFailed, UsageError
 from edgeinfer.model import Model, format_for
 from edgeinfer.pipeline.assemble import overrides_of
-from edgeinfer.pipeline.rehearsal import REEL_HEIGHT, REEL_WIDTH, Reel, rehearse
+from edgeinfer.pipeline.rehearsal import REEL, Reel, rehearse
 from edgeinfer.sources import Source, open_source
 from edgeinfer.tomlfile import convert
 
@@ -35,13 +35,12 @@ log = logging.getLogger(__name__)
 
 _SCHEMA = "edgeinfer.tune/1"
 _BUDGET_S = 60.0
-_REEL = f"a {REEL_WIDTH} x {REEL_HEIGHT} JPEG picture, decoded anew for each frame"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="M", help="a .tflite or .onnx file, a bundle folder, or the name of a bundle")
-    add("--source", metavar="S", help=f"what is read meanwhile: a video, pictures, a camera; else {_REEL}")
+    add("--source", metavar="S", help=f"what is read meanwhile: a video, pictures, a camera; else {REEL}")
     add("--by", choices=("fps", "p90"), help="what is best: frames per second (default), or the p90 latency of a frame")
     add("--device", metavar="D", default="auto", help="only what this word means: cpu, gpu, onnx:cpu, …")
     add("--seconds", metavar="T", type=number, default=_BUDGET_S, help="about how long to measure, default %(default)g")
@@ -144,7 +143,7 @@ def _facts(bundle: Bundle, plan: Plan, trials: Sequence[Trial], source: str | No
     return {
         "schema": _SCHEMA,
         "model": str(bundle.file.path),
-        "source": source or _REEL,
+        "source": source or REEL,
         "plan": plan,
         "rounds": [
             {

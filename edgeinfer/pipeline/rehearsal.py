@@ -22,6 +22,8 @@ from edgeinfer.sources import Source
 
 REEL_WIDTH, REEL_HEIGHT = 1280, 720
 """The pictures of `Reel`, as an HD camera gives them."""
+REEL = f"a {REEL_WIDTH} x {REEL_HEIGHT} JPEG picture, decoded anew for each frame"
+"""What `Reel` is, for people."""
 
 _REEL_QUALITY = 90
 _WARM_UP_RESULTS = 3
