@@ -30,7 +30,8 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     score_min, iou_max: 0..1. max_age: milliseconds. frames: stop after so many. width, height: pixels. fps: of the
     camera. rate: inferences per second at most. gate: leaves the model out while nothing changes; keyframe: seconds
     after which it runs anyway. profile: measure each stage. mean, std: real = (pixel - mean) / std. isolate: run a CPU,
-    too, in a process that can be replaced.
+    too, in a process that can be replaced. send: which results go to the broker of `[uplink]`; send_rate: so many a
+    second at most; snapshot: seconds between two pictures to it, none where not said.
     """
 
     model: Word
@@ -50,6 +51,9 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     gate: Word | None = None
     keyframe: Annotated[float, Meta(gt=0, le=86_400)] | None = None
     profile: bool = False
+    send: Literal["all", "changes", "events", "none"] = "all"
+    send_rate: Annotated[float, Meta(ge=0.001, le=1000)] | None = None
+    snapshot: Annotated[float, Meta(ge=0.1, le=86_400)] | None = None
     task: Word | None = None
     decoder: Word | None = None
     colour: Literal["rgb", "bgr", "gray"] | None = None
@@ -70,11 +74,49 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
         one_or_three(self, "mean", "std")
 
 
+class UplinkConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Where results are sent, and how. Every name but `url` has a default that serves.
+
+    url: `mqtt://host[:1883]` or `mqtts://host[:8883]`, with a user name before the host where the broker wants one.
+    mode: what makes a result done: the broker's acknowledgement, or a consumer's. prefix: of every topic.
+    ca, cert, key: PEM files; server_name: what the broker's certificate bears and SNI asks for, where it is not the
+    host; alpn: protocols offered in TLS, for brokers on port 443. user_file, password_file: one line each; without
+    them systemd's credentials `mqtt-user` and `mqtt-password`.
+    spool_bytes, spool_age: how much and how old the spool may grow, such as "64MB" and "7d". commit_ms, commit_rows:
+    results are accepted together after so long, or so many. max_writes: to the flash, such as "50MB/day".
+    window: messages under way to the broker at once. keepalive: seconds. home_assistant: announce this node to it,
+    under `discovery_prefix`. commands: which may be given over MQTT; none unless said.
+    """
+
+    url: Word
+    mode: Literal["broker", "consumer"] = "broker"
+    prefix: Annotated[str, Meta(pattern=r"^[^\x00/#+$][^\x00#+]*\Z", max_length=256)] = "edgeinfer/v1"
+    client_id: Annotated[str, Meta(pattern=r"^[^\x00]+\Z", max_length=64)] | None = None
+    ca: Word | None = None
+    cert: Word | None = None
+    key: Word | None = None
+    server_name: Word | None = None
+    alpn: tuple[Word, ...] = ()
+    user_file: Word | None = None
+    password_file: Word | None = None
+    spool_bytes: Word = "64MB"
+    spool_age: Word = "7d"
+    commit_ms: Annotated[float, Meta(ge=1, le=60_000)] = 100.0
+    commit_rows: Annotated[int, Meta(ge=1, le=10_000)] = 50
+    max_writes: Word | None = None
+    window: Annotated[int, Meta(ge=1, le=10_000)] = 200
+    keepalive: Annotated[int, Meta(ge=2, le=3600)] = 30
+    home_assistant: bool = False
+    discovery_prefix: Annotated[str, Meta(pattern=r"^[^\x00/#+$][^\x00#+]*\Z", max_length=256)] = "homeassistant"
+    commands: tuple[Literal["pause", "resume", "snapshot", "threshold", "reload"], ...] = ()
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """A whole configuration file."""
 
     pipeline: Annotated[tuple[PipelineConfig, ...], Meta(min_length=1, max_length=64)]
     node: Name | None = None
+    uplink: UplinkConfig | None = None
 
 
 def read_config(path: Path) -> Config:
