@@ -25,9 +25,9 @@ class Placement:
     height: float
 
     def to_source(self, boxes_xyxy: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Boxes (n, 4) in 0..1 of the model's input -> 0..1 of the source image, clipped to it. A NaN stays one."""
-        placed: npt.NDArray[np.float64] = boxes_xyxy - np.array([self.x, self.y, self.x, self.y])
-        placed /= np.array([self.width, self.height, self.width, self.height])
+        """Boxes (4, n) in 0..1 of the model's input -> 0..1 of the source image, clipped to it. A NaN stays one."""
+        placed: npt.NDArray[np.float64] = boxes_xyxy - np.array([[self.x], [self.y], [self.x], [self.y]])
+        placed /= np.array([[self.width], [self.height], [self.width], [self.height]])
         # Not `np.clip`: its way to the same two calls takes longer than they do.
         np.maximum(placed, 0.0, out=placed)
         return np.minimum(placed, 1.0, out=placed)

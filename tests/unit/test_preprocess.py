@@ -239,7 +239,7 @@ def test_a_drawn_box_found_in_the_tensor_is_that_of_the_source(source, corner, e
     found, where = fit(pixels, image, np.uint8, Quantization((1 / 255,), (0,)))
     ys, xs = np.nonzero(found[:, :, 0] > 127)
     seen = np.array([[xs.min() / 160, ys.min() / 96, (xs.max() + 1) / 160, (ys.max() + 1) / 96]], dtype=np.float32)
-    back = where.to_source(seen)[0] * [width, height, width, height]
+    back = where.to_source(seen.T)[:, 0] * [width, height, width, height]
     # Half a pixel of the input at each side, and one of the source.
     slack = 1.0 + np.array([width / (where.width * 160), height / (where.height * 96)] * 2)
     assert (np.abs(back - [x_min, y_min, x_max, y_max]) <= slack).all()
@@ -248,11 +248,11 @@ def test_a_drawn_box_found_in_the_tensor_is_that_of_the_source(source, corner, e
 def test_boxes_are_clipped_to_the_source():
     where = Placement(0.25, 0.0, 0.5, 1.0)
     boxes = np.array([[0.0, 0.1, 1.0, 0.9], [0.5, -0.5, 0.75, 1.5]], dtype=np.float32)
-    assert where.to_source(boxes).tolist() == pytest.approx(np.array([[0, 0.1, 1, 0.9], [0.5, 0, 1, 1]]))
+    assert where.to_source(boxes.T).T == pytest.approx(np.array([[0, 0.1, 1, 0.9], [0.5, 0, 1, 1]]))
     one_by_one = np.array([where.box_to_source(*box) for box in boxes.tolist()])
-    assert one_by_one == pytest.approx(where.to_source(boxes))
+    assert one_by_one == pytest.approx(where.to_source(boxes.T).T)
     assert boxes[0, 0] == 0.0, "the given boxes stay as they are"
-    assert where.to_source(np.zeros((0, 4), dtype=np.float32)).shape == (0, 4)
+    assert where.to_source(np.zeros((4, 0), dtype=np.float32)).shape == (4, 0)
 
 
 @pytest.mark.parametrize(

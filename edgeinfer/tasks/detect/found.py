@@ -21,43 +21,59 @@ NOTHING = Outcome(detections=())
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Boxes (n, 4) in 0..1 of the model's input, one class and score each; any order, any number a model gives."""
+    """Boxes (4, n), rows x_min, y_min, x_max, y_max in 0..1 of the model's input; one class and score each.
+
+    The best first. In rows, since a call into numpy costs as much as some dozens of boxes, and long rows need few.
+    """
 
     boxes_xyxy: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
     class_ids: npt.NDArray[np.int64]
 
-    def __getitem__(self, picked: npt.NDArray[np.int64] | npt.NDArray[np.bool_] | slice) -> Found:
-        return Found(self.boxes_xyxy[picked], self.scores[picked], self.class_ids[picked])
+    def __getitem__(self, picked: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Found:
+        return Found(self.boxes_xyxy[:, picked], self.scores[picked], self.class_ids[picked])
 
 
-def best_first(found: Found) -> Found:
-    """Without boxes that are none (NaN, infinite, no area); by falling score, equal ones as they came; bounded."""
-    boxes = found.boxes_xyxy
-    with np.errstate(invalid="ignore", over="ignore"):
-        extents = boxes[:, 2:] - boxes[:, :2]
-    # A NaN compares false, and where a corner is infinite the extent is, or is a NaN. All of them are sound as a rule.
-    if not (extents.min(initial=1.0) > 0 and extents.max(initial=1.0) < np.inf and found.scores.min(initial=0.0) <= 0):
-        found = found[((extents > 0) & (extents < np.inf)).all(axis=1) & ~np.isnan(found.scores)]
-    order = np.argsort(-found.scores, kind="stable")
-    return found[order[:CANDIDATES_MAX]]
+def by_score(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Which come first: by falling score, equal ones as they came, no NaN; bounded. There is at least one score."""
+    order = (-scores).argsort(kind="stable")
+    # A NaN sorts behind all numbers.
+    if np.isnan(scores[order[-1]]):
+        order = order[~np.isnan(scores[order])]
+    return order[:CANDIDATES_MAX]
 
 
 def without_doubles(found: Found, iou_max: float) -> Found:
-    """Non-maximum suppression per class; best first in and out."""
-    return found[suppress(found.boxes_xyxy, found.class_ids, iou_max)]
+    """Without boxes that are none (NaN, infinite, no area); then non-maximum suppression per class."""
+    boxes = found.boxes_xyxy
+    with np.errstate(invalid="ignore", over="ignore"):
+        extents = boxes[2:] - boxes[:2]
+    # A NaN compares false, and where a corner is infinite the extent is, or is a NaN. All of them are sound as a rule.
+    if not (extents.min(initial=1.0) > 0 and extents.max(initial=1.0) < np.inf):
+        found = found[((extents > 0) & (extents < np.inf)).all(axis=0)]
+    staying = suppress(found.boxes_xyxy, found.class_ids, iou_max)
+    return found if staying is None else found[staying]
 
 
 def to_outcome(found: Found, decode: Decode, where: Placement, label: Callable[[int], str]) -> Outcome:
     """Best first -> at most `max_results` detections of the source; what lies outside the picture is left out."""
     # Rounded before it is judged: a box that has no area when written has none.
-    boxes_xyxy = where.to_source(found.boxes_xyxy).round(6)
-    scores = np.minimum(np.maximum(found.scores.astype(np.float64), 0.0), 1.0).round(5)
+    boxes_xyxy = _rounded(where.to_source(found.boxes_xyxy), 1e6)
+    scores = _rounded(np.minimum(np.maximum(found.scores, 0.0, dtype=np.float64), 1.0), 1e5)
     detections: list[Detection] = []
-    for box, score, class_id in zip(boxes_xyxy.tolist(), scores.tolist(), found.class_ids.tolist(), strict=True):
-        x_min, y_min, x_max, y_max = box
+    for x_min, y_min, x_max, y_max, score, class_id in zip(
+        *boxes_xyxy.tolist(), scores.tolist(), found.class_ids.tolist(), strict=True
+    ):
         if x_min < x_max and y_min < y_max:
             detections.append(Detection(label(class_id), class_id, score, (x_min, y_min, x_max, y_max)))
             if len(detections) == decode.max_results:
                 break
     return Outcome(detections=tuple(detections))
+
+
+def _rounded(shares: npt.NDArray[np.float64], steps: float) -> npt.NDArray[np.float64]:
+    """In place, to one of so many steps between 0 and 1; what `round` does, without its detours."""
+    shares *= steps
+    np.rint(shares, out=shares)
+    shares /= steps
+    return shares

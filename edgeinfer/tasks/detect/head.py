@@ -74,21 +74,25 @@ def _cell_counts(image: ImageInput) -> set[int]:
     return cells | {3 * count for count in cells}
 
 
-def cells_reaching(scores: Array, least: np.generic) -> npt.NDArray[np.int64]:
-    """Cells, ascending, of (classes, cells) where any class reaches `least`; compared as stored."""
+def cells_reaching(scores: Array, least: np.generic) -> tuple[npt.NDArray[np.int64], Array]:
+    """Cells, ascending, of (classes, cells) where any class reaches `least`, and the best score of each; as stored."""
     classes, cells = scores.shape
     if scores.strides[1] <= scores.strides[0] or classes == 1:
-        return np.flatnonzero(scores.max(axis=0) >= least)
+        best = scores.max(axis=0)
+        reaching = (best >= least).nonzero()[0]
+        return reaching, best[reaching]
     # One cell per row: a maximum along short rows is slow, a comparison of the whole is not.
     rows = scores.T
     reached = rows >= least
     if np.count_nonzero(reached) > cells:
-        return np.flatnonzero(reached.any(axis=1))
-    return np.unique(np.flatnonzero(reached) // classes)
+        reaching = np.flatnonzero(reached.any(axis=1))
+    else:
+        reaching = np.unique(np.flatnonzero(reached) // classes)
+    return reaching, rows[reaching].max(axis=1)
 
 
 def corners(xywh: npt.NDArray[np.float32], width: float, height: float) -> npt.NDArray[np.float32]:
-    """(4, n) centre x, centre y, width, height -> (n, 4) x_min, y_min, x_max, y_max, divided by width and height."""
+    """(4, n) centre x, centre y, width, height -> (4, n) x_min, y_min, x_max, y_max, divided by width and height."""
     boxes: npt.NDArray[np.float32] = np.empty((4, xywh.shape[1]), dtype=np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
         half = xywh[2:] * np.float32(0.5)
@@ -96,7 +100,7 @@ def corners(xywh: npt.NDArray[np.float32], width: float, height: float) -> npt.N
         np.add(xywh[:2], half, out=boxes[2:])
         if (width, height) != (1.0, 1.0):
             boxes /= np.array([[width], [height], [width], [height]], dtype=np.float32)
-    return boxes.T
+    return boxes
 
 
 def only_output(specs: tuple[TensorSpec, ...], form: str) -> TensorSpec:

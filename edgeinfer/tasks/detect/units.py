@@ -16,7 +16,7 @@ _FAR_OUT = 4.0
 
 
 class UnitsWatch:
-    """width, height: what divides a box to make it 0..1. Warns once where the result is far outside the picture."""
+    """width, height: what divides a box to make it 0..1. Warns once where a best box is far outside the picture."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
@@ -26,14 +26,18 @@ class UnitsWatch:
         self.height = float(bundle.image.height) if in_pixels else 1.0
 
     def look_at(self, boxes_xyxy: npt.NDArray[np.float32]) -> None:
-        if self._has_warned or not boxes_xyxy.size or boxes_xyxy.max() < _FAR_OUT:
+        """boxes_xyxy: (4, n), the best first."""
+        if self._has_warned or not boxes_xyxy.size:
+            return
+        farthest = max(boxes_xyxy[:, 0].tolist())
+        if not farthest >= _FAR_OUT:
             return
         self._has_warned = True
         other = "pixels" if self._bundle.decode.box_units == "normalised" else "normalised"
         log.warning(
             "%s gives boxes up to %.4g times the picture, taken as %s; if nothing fits, say --box-units %s",
             self._bundle.name,
-            boxes_xyxy.max(),
+            farthest,
             self._bundle.decode.box_units,
             other,
         )

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from edgeinfer.bundle import Bundle
 from edgeinfer.preprocess import Placement
 from edgeinfer.result import Outcome
-from edgeinfer.tasks.detect.found import NOTHING, Found, best_first, to_outcome, without_doubles
+from edgeinfer.tasks.detect.found import NOTHING, Found, by_score, to_outcome, without_doubles
 from edgeinfer.tasks.detect.head import Head, corners, find_head, only_output
 from edgeinfer.tasks.detect.units import UnitsWatch
 from edgeinfer.tasks.labels import check_label_count
@@ -33,7 +33,7 @@ class Yolov5:
         _, picked, scores, class_ids = scored_cells(self._head, raw, self._least, self._bundle.decode.score_min)
         if not scores.size:
             return NOTHING
-        found = best_first(Found(corners(picked[:_OBJECT], self._units.width, self._units.height), scores, class_ids))
+        found = Found(corners(picked[:_OBJECT], self._units.width, self._units.height), scores, class_ids)
         self._units.look_at(found.boxes_xyxy)
         decode = self._bundle.decode
         return to_outcome(without_doubles(found, decode.iou_max), decode, where, self._bundle.label)
@@ -50,7 +50,8 @@ def object_head(bundle: Bundle, specs: tuple[TensorSpec, ...], form: str) -> Hea
 def scored_cells(
     head: Head, raw: tuple[Array, ...], least: np.generic | None, score_min: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Where object times class reaches `score_min`: cells, real features (features, n), scores, class ids."""
+    """Where object times class reaches `score_min`, the best first: cells, real features (features, n), scores,
+    class ids."""
     view = head.view(raw)
     # The product reaches no more than its first factor, which is compared as stored.
     cells = np.flatnonzero(view[_OBJECT] >= least) if least is not None else np.zeros(0, dtype=np.int64)
@@ -58,5 +59,7 @@ def scored_cells(
     class_ids = picked[_CLASSES:].argmax(axis=0)
     scores = picked[_OBJECT] * picked[_CLASSES + class_ids, np.arange(cells.size)]
     # A hair of slack, as in the stored threshold: 0.5 times 0.8 must reach 0.4.
-    reached = scores >= np.float32(score_min - 1e-6)
+    reached = np.flatnonzero(scores >= np.float32(score_min - 1e-6))
+    if reached.size:
+        reached = reached[by_score(scores[reached])]
     return cells[reached], picked[:, reached], scores[reached], class_ids[reached]

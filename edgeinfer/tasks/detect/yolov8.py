@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from edgeinfer.bundle import Bundle
 from edgeinfer.errors import ModelError
 from edgeinfer.preprocess import Placement
 from edgeinfer.result import Outcome
-from edgeinfer.tasks.detect.found import NOTHING, Found, best_first, to_outcome, without_doubles
+from edgeinfer.tasks.detect.found import NOTHING, Found, by_score, to_outcome, without_doubles
 from edgeinfer.tasks.detect.head import Head, cells_reaching, corners, find_head
 from edgeinfer.tasks.detect.units import UnitsWatch
 from edgeinfer.tasks.labels import check_label_count
@@ -38,15 +36,17 @@ class Yolov8:
             raise ModelError(f"{boxes.shape[1]} boxes for {scores.shape[1]} scores")
         if self._least is None:
             return NOTHING
-        cells = cells_reaching(scores, self._least)
+        cells, best = cells_reaching(scores, self._least)
         if not cells.size:
             return NOTHING
-        stored = scores[:, cells]
-        class_ids = stored.argmax(axis=0)
-        best = stored[class_ids, np.arange(cells.size)]
-        xywh = self._boxes.real(boxes[:_BOX, cells])
-        found = best_first(
-            Found(corners(xywh, self._units.width, self._units.height), self._scores.real(best), class_ids)
+        real_scores = self._scores.real(best)
+        order = by_score(real_scores)
+        cells = cells[order]
+        xywh = self._boxes.real(boxes[:_BOX].take(cells, axis=1))
+        found = Found(
+            corners(xywh, self._units.width, self._units.height),
+            real_scores[order],
+            scores.take(cells, axis=1).argmax(axis=0),
         )
         self._units.look_at(found.boxes_xyxy)
         decode = self._bundle.decode

@@ -10,7 +10,7 @@ from edgeinfer.bundle.recognise import STRIDES, cells_of
 from edgeinfer.errors import ModelError
 from edgeinfer.preprocess import Placement
 from edgeinfer.result import Outcome
-from edgeinfer.tasks.detect.found import NOTHING, Found, best_first, to_outcome, without_doubles
+from edgeinfer.tasks.detect.found import NOTHING, Found, to_outcome, without_doubles
 from edgeinfer.tasks.detect.head import corners
 from edgeinfer.tasks.detect.yolov5 import object_head, scored_cells
 from edgeinfer.tasks.threshold import stored_threshold
@@ -37,7 +37,7 @@ class Yolox:
         with np.errstate(over="ignore", invalid="ignore"):
             xywh = np.concatenate(((picked[:2] + self._grid_xy[:, cells]) * strides, np.exp(picked[2:4]) * strides))
         image = self._bundle.image
-        found = best_first(Found(corners(xywh, image.width, image.height), scores, class_ids))
+        found = Found(corners(xywh, image.width, image.height), scores, class_ids)
         decode = self._bundle.decode
         return to_outcome(without_doubles(found, decode.iou_max), decode, where, self._bundle.label)
 
