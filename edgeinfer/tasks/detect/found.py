@@ -30,8 +30,8 @@ class Found:
     scores: npt.NDArray[np.float32]
     class_ids: npt.NDArray[np.int64]
 
-    def __getitem__(self, picked: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Found:
-        return Found(self.boxes_xyxy[:, picked], self.scores[picked], self.class_ids[picked])
+    def __getitem__(self, picked: npt.NDArray[np.int64]) -> Found:
+        return Found(self.boxes_xyxy.take(picked, axis=1), self.scores[picked], self.class_ids[picked])
 
 
 def by_score(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
@@ -50,7 +50,7 @@ def without_doubles(found: Found, iou_max: float) -> Found:
         extents = boxes[2:] - boxes[:2]
     # A NaN compares false, and where a corner is infinite the extent is, or is a NaN. All of them are sound as a rule.
     if not (extents.min(initial=1.0) > 0 and extents.max(initial=1.0) < np.inf):
-        found = found[((extents > 0) & (extents < np.inf)).all(axis=0)]
+        found = found[np.flatnonzero(((extents > 0) & (extents < np.inf)).all(axis=0))]
     staying = suppress(found.boxes_xyxy, found.class_ids, iou_max)
     return found if staying is None else found[staying]
 
