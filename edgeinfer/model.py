@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +23,7 @@ from edgeinfer.delegates import Devices, Failover, Shared, Turns, load_golden
 from edgeinfer.errors import ModelError, UsageError
 from edgeinfer.frame import Frame
 from edgeinfer.preprocess import Fitter
-from edgeinfer.result import IdMaker, ModelInfo, Result, SourceInfo, Timing, as_utf8
+from edgeinfer.result import IdMaker, ModelInfo, Outcome, Result, SourceInfo, Timing, as_utf8
 from edgeinfer.runtimes import Runtime
 from edgeinfer.tasks import TASKS, MakeTask, Task
 
@@ -34,6 +36,57 @@ class Identity:
 
     node: str
     pipeline: str = "main"
+
+
+class Answer:
+    """What a model found in a frame. `result` writes it out: there is time for that while the next one is computed.
+
+    Holds the frame's facts and not its picture. stages_ns: monotonic times when it was taken up, fitted, computed and
+    decoded.
+    """
+
+    __slots__ = (
+        "_lock",
+        "_result",
+        "_write_out",
+        "captured_ns",
+        "captured_unix_ns",
+        "device",
+        "outcome",
+        "position_s",
+        "seq",
+        "size",
+        "stages_ns",
+        "uri",
+    )
+
+    def __init__(
+        self,
+        write_out: Callable[[Answer], Result],
+        frame: Frame,
+        outcome: Outcome,
+        device: str,
+        stages_ns: tuple[int, int, int, int],
+    ) -> None:
+        self._write_out = write_out
+        self._lock = threading.Lock()
+        self._result: Result | None = None
+        self.seq = frame.seq
+        self.captured_ns = frame.captured_ns
+        self.captured_unix_ns = frame.captured_unix_ns
+        self.position_s = frame.position_s
+        self.uri = frame.uri
+        self.size = frame.width, frame.height
+        self.outcome = outcome
+        self.device = device
+        self.stages_ns = stages_ns
+
+    def result(self) -> Result:
+        """The same one whoever asks, and however often."""
+        with self._lock:
+            if self._result is None:
+                self._result = self._write_out(self)
+            return self._result
 
 
 class Model:
@@ -102,6 +155,10 @@ class Model:
 
     def infer(self, frame: Frame) -> Result:
         """The result for one frame of a source. Raises RuntimeFailed; UsageError once closed."""
+        return self.answer(frame).result()
+
+    def answer(self, frame: Frame) -> Answer:
+        """The same, not yet written out. Raises RuntimeFailed; UsageError once closed."""
         with self._turns:
             if self._is_closed:
                 raise UsageError(f"the model {self.bundle.name} is closed", hint="load it again")
@@ -112,27 +169,32 @@ class Model:
             computed_ns = self._clock.monotonic_ns()
             outcome = self._task.decode(raw, where)
             done_ns = self._clock.monotonic_ns()
+        return Answer(self._write_out, frame, outcome, self.device, (taken_ns, fitted_ns, computed_ns, done_ns))
+
+    def _write_out(self, answer: Answer) -> Result:
+        taken_ns, fitted_ns, computed_ns, done_ns = answer.stages_ns
+        captured_ns, outcome = answer.captured_ns, answer.outcome
         return Result(
             id=self._new_id(),
             node=self._identity.node,
             pipeline=self._identity.pipeline,
-            seq=frame.seq,
-            captured_at=rfc3339(frame.captured_unix_ns),
+            seq=answer.seq,
+            captured_at=rfc3339(answer.captured_unix_ns),
             clock=self._clock_watch.state(),
-            monotonic_ns=frame.captured_ns,
-            position_s=None if frame.position_s is None else round(frame.position_s, 6),
-            source=SourceInfo(uri=as_utf8(frame.uri), width=frame.width, height=frame.height),
+            monotonic_ns=captured_ns,
+            position_s=None if answer.position_s is None else round(answer.position_s, 6),
+            source=_source_info(answer.uri, *answer.size),
             model=self._info,
-            device=self._runtime.device,
+            device=answer.device,
             task=self.bundle.task,
             detections=outcome.detections,
             classes=outcome.classes,
             timing_ms=Timing(
-                wait=_ms(taken_ns - frame.captured_ns),
+                wait=_ms(taken_ns - captured_ns),
                 preprocess=_ms(fitted_ns - taken_ns),
                 infer=_ms(computed_ns - fitted_ns),
                 decode=_ms(done_ns - computed_ns),
-                age=_ms(done_ns - frame.captured_ns),
+                age=_ms(done_ns - captured_ns),
             ),
         )
 
@@ -150,7 +212,7 @@ class Model:
             clock=self._clock_watch.state(),
             monotonic_ns=frame.captured_ns,
             position_s=None if frame.position_s is None else round(frame.position_s, 6),
-            source=SourceInfo(uri=as_utf8(frame.uri), width=frame.width, height=frame.height),
+            source=_source_info(frame.uri, frame.width, frame.height),
             reused=True,
             inferred_seq=result.seq,
             inferred_age_ms=_ms(inferred_age_ns),
@@ -232,6 +294,12 @@ def _as_bgr(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise UsageError(f"an image has shape (height, width, 3) or (height, width), not {image.shape}")
     return np.ascontiguousarray(image)
+
+
+@lru_cache(maxsize=16)
+def _source_info(uri: str, width: int, height: int) -> SourceInfo:
+    """Many frames share one."""
+    return SourceInfo(uri=as_utf8(uri), width=width, height=height)
 
 
 def _ms(nanoseconds: int) -> float:

@@ -13,9 +13,9 @@ from edgeinfer.clock import Clock
 from edgeinfer.errors import EdgeInferError, OutputError, RuntimeFailed, SourceError
 from edgeinfer.frame import Frame
 from edgeinfer.metrics import Tally
-from edgeinfer.model import Model
+from edgeinfer.model import Answer, Model
 from edgeinfer.pipeline.capture import Capture
-from edgeinfer.pipeline.delivery import Delivery
+from edgeinfer.pipeline.delivery import Delivery, Pending, Ready
 from edgeinfer.pipeline.gate import KEYFRAME_S, Gate, Reuse
 from edgeinfer.pipeline.handoff import BoundedQueue, Finished, Handoff, Mailbox
 from edgeinfer.pipeline.profile import Profile, StageTime
@@ -111,7 +111,7 @@ class Pipeline:
     ) -> None:
         self.name = name
         self.tally = Tally()
-        self.latest: Result | None = None
+        self._latest: Pending | None = None
         self._model = model
         model.count_with(self.tally.add)
         self._limits = limits or Limits()
@@ -135,7 +135,7 @@ class Pipeline:
         self._capture = Capture(source, reopen, self._handoff, self.tally)
         self._deliveries = [self._delivery_to(sink) for sink in sinks]
         self._old_in_a_row = 0
-        self._stage_ns: dict[str, float] = dict.fromkeys(("preprocess", "infer", "decode"), 0.0)
+        self._stage_ns = dict.fromkeys(("preprocess", "infer", "decode"), 0)
         self._stopped = threading.Event()
         self._delivering = threading.Lock()
         self._is_delivered = False
@@ -148,6 +148,12 @@ class Pipeline:
     @property
     def device(self) -> str:
         return self._model.device
+
+    @property
+    def latest(self) -> Result | None:
+        """The last result that was published."""
+        latest = self._latest
+        return None if latest is None else latest.result()
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -213,7 +219,7 @@ class Pipeline:
             results=counts.get("published", 0),
             elapsed_s=(end_ns - begin_ns) / 1e9,
             counts=counts,
-            stage_ms={stage: total / max(frames, 1) for stage, total in self._stage_ns.items()},
+            stage_ms={stage: total / max(frames, 1) / 1e6 for stage, total in self._stage_ns.items()},
             skipped=dict(self._source.skipped),
             error=self._error,
             profile=() if self._profile is None else self._profile.times(),
@@ -284,21 +290,21 @@ class Pipeline:
         if self._is_too_old(frame):
             self._drop_old()
             return True
-        result = (None if self._reuse is None else self._reused(frame, self._reuse)) or self._infer(frame)
-        if result is None:
+        answer = (None if self._reuse is None else self._reused(frame, self._reuse)) or self._infer(frame)
+        if answer is None:
             return False
         if self._is_too_old(frame):
             self._drop_old()
             return True
         self._old_in_a_row = 0
-        self.latest = result
+        self._latest = answer
         self.tally.add("published")
-        self._deliver(result, frame)
+        self._deliver(answer, frame)
         return True
 
-    def _infer(self, frame: Frame) -> Result | None:
+    def _infer(self, frame: Frame) -> Answer | None:
         try:
-            result = self._model.infer(frame)
+            answer = self._model.answer(frame)
         except RuntimeFailed:
             if not (self._source.live and self._model.state.startswith("down")):
                 raise
@@ -306,27 +312,27 @@ class Pipeline:
             self.tally.add("dropped.device")
             return None
         self.tally.add("inferred")
-        timing = result.timing_ms
-        self._stage_ns["preprocess"] += timing.preprocess
-        self._stage_ns["infer"] += timing.infer
-        self._stage_ns["decode"] += timing.decode
+        taken_ns, fitted_ns, computed_ns, done_ns = answer.stages_ns
+        self._stage_ns["preprocess"] += fitted_ns - taken_ns
+        self._stage_ns["infer"] += computed_ns - fitted_ns
+        self._stage_ns["decode"] += done_ns - computed_ns
         if self._reuse is not None:
-            self._reuse.inferred(frame, result)
+            self._reuse.inferred(frame, answer.result())
         if self._add_timing is not None:
-            self._add_timing(timing)
-        return result
+            self._add_timing(answer.result().timing_ms)
+        return answer
 
-    def _reused(self, frame: Frame, reuse: Reuse) -> Result | None:
+    def _reused(self, frame: Frame, reuse: Reuse) -> Ready | None:
         """The last result, marked as reused, where the gate lets it stand for this frame."""
         known = reuse.for_frame(frame)
         if known is None:
             return None
         self.tally.add("gated")
-        return self._model.reuse(known.result, frame, inferred_age_ns=known.age_ns)
+        return Ready(self._model.reuse(known.result, frame, inferred_age_ns=known.age_ns))
 
-    def _deliver_to_all(self, result: Result, frame: Frame) -> None:
+    def _deliver_to_all(self, answer: Pending, frame: Frame) -> None:
         for delivery in self._deliveries:
-            delivery.put(result, frame)
+            delivery.put(answer, frame)
 
     def _delivery_to(self, sink: Sink) -> Delivery:
         return Delivery(

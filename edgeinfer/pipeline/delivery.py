@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from edgeinfer.clock import Clock
 from edgeinfer.errors import OutputError
@@ -27,8 +27,23 @@ _WRITES_REMEMBERED = 8
 _NAP_S = 0.02
 
 
+class Pending(Protocol):
+    """A result that is written out when it is asked for, by the thread that asks."""
+
+    def result(self) -> Result: ...
+
+
+class Ready(NamedTuple):
+    """One that is there already."""
+
+    value: Result
+
+    def result(self) -> Result:
+        return self.value
+
+
 class _Waiting(NamedTuple):
-    result: Result
+    pending: Pending
     frame: Frame | None
     captured_ns: int
 
@@ -114,7 +129,7 @@ class Delivery:
     def start(self) -> None:
         self._thread.start()
 
-    def put(self, result: Result, frame: Frame) -> None:
+    def put(self, pending: Pending, frame: Frame) -> None:
         """Hand over a result; may wait when lossless, but not once hurried."""
         with self._changed:
             if self._lossless:
@@ -127,7 +142,7 @@ class Delivery:
             if self._is_finished or self._is_gone:
                 self._tally.add(f"dropped.sink.{self.sink.uri}")
                 return
-            self._waiting.append(_Waiting(result, frame if self.sink.wants_pixels else None, frame.captured_ns))
+            self._waiting.append(_Waiting(pending, frame if self.sink.wants_pixels else None, frame.captured_ns))
             if not self._is_napping or len(self._waiting) > self._size // 2:
                 self._changed.notify_all()
 
@@ -218,9 +233,9 @@ class Delivery:
     def _write(self, items: Sequence[_Waiting]) -> None:
         try:
             if self._write_many is not None and len(items) > 1:
-                self._write_many([item.result for item in items])
+                self._write_many([item.pending.result() for item in items])
             else:
-                self.sink.write(items[0].result, items[0].frame)
+                self.sink.write(items[0].pending.result(), items[0].frame)
         except OutputError as error:
             if error.reader_is_gone:
                 log.info("%s", error)

@@ -9,7 +9,7 @@ from edgeinfer.clock import Clock
 from edgeinfer.errors import OutputError
 from edgeinfer.frame import Frame
 from edgeinfer.metrics import Tally
-from edgeinfer.pipeline.delivery import Delivery
+from edgeinfer.pipeline.delivery import Delivery, Ready
 from edgeinfer.sinks.memory import MemorySink
 
 STANDING = Clock(monotonic_ns=lambda: 0)
@@ -52,10 +52,10 @@ def delivery_to(sink, *, lossless, on_gone=lambda: None, max_age_ms=None, clock=
 def test_a_slow_sink_of_a_live_source_loses_the_oldest_and_counts_them():
     sink = GatedSink()
     delivery, tally = delivery_to(sink, lossless=False)
-    delivery.put(0, FRAME)
+    delivery.put(Ready(0), FRAME)
     sink.entered.wait(5)
     for number in range(1, 11):
-        delivery.put(number, FRAME)
+        delivery.put(Ready(number), FRAME)
     sink.gate.set()
     delivery.finish()
     assert delivery.join(5)
@@ -67,7 +67,7 @@ def test_a_slow_sink_of_a_live_source_loses_the_oldest_and_counts_them():
 def test_a_slow_sink_of_a_file_loses_nothing():
     sink = GatedSink()
     delivery, tally = delivery_to(sink, lossless=True)
-    writer = threading.Thread(target=lambda: [delivery.put(number, FRAME) for number in range(50)])
+    writer = threading.Thread(target=lambda: [delivery.put(Ready(number), FRAME) for number in range(50)])
     writer.start()
     sink.entered.wait(5)
     sink.gate.set()
@@ -83,7 +83,7 @@ def test_a_sink_that_wants_no_pixels_holds_no_frames():
     sink.wants_pixels = False
     sink.gate.set()
     delivery, _ = delivery_to(sink, lossless=True)
-    delivery.put(0, FRAME)
+    delivery.put(Ready(0), FRAME)
     delivery.finish()
     delivery.join(5)
     assert sink.frames == [None]
@@ -95,11 +95,11 @@ def test_a_sink_that_fails_is_said_once_and_tried_again(caplog):
     sink.error = OutputError("disk full")
     delivery, tally = delivery_to(sink, lossless=True)
     for number in range(3):
-        delivery.put(number, FRAME)
+        delivery.put(Ready(number), FRAME)
     while tally["failed.sink.gated:"] < 3:
         pass
     sink.error = None
-    delivery.put(3, FRAME)
+    delivery.put(Ready(3), FRAME)
     delivery.finish()
     assert delivery.join(5)
     assert list(sink) == [3]
@@ -116,9 +116,9 @@ def test_a_reader_that_went_away_ends_the_output_without_an_error():
     sink.error = OutputError("pipe", reader_is_gone=True)
     gone = threading.Event()
     delivery, tally = delivery_to(sink, lossless=True, on_gone=gone.set)
-    delivery.put(0, FRAME)
+    delivery.put(Ready(0), FRAME)
     assert gone.wait(5)
-    delivery.put(1, FRAME)
+    delivery.put(Ready(1), FRAME)
     delivery.finish()
     assert delivery.join(5)
     assert delivery.failure is None
@@ -131,7 +131,7 @@ def test_a_sink_that_blocks_for_ever_can_be_given_up(caplog):
     sink = GatedSink()
     delivery, tally = delivery_to(sink, lossless=False)
     for number in range(3):
-        delivery.put(number, FRAME)
+        delivery.put(Ready(number), FRAME)
     sink.entered.wait(5)
     delivery.finish()
     assert not delivery.join(0.01)
@@ -147,11 +147,11 @@ def test_a_sink_that_blocks_for_ever_can_be_given_up(caplog):
 def test_a_hurried_put_waits_for_no_room_and_its_result_is_written():
     sink = GatedSink()
     delivery, _ = delivery_to(sink, lossless=True)
-    delivery.put(0, FRAME)
+    delivery.put(Ready(0), FRAME)
     sink.entered.wait(5)
     for number in range(1, 5):
-        delivery.put(number, FRAME)
-    waiting = threading.Thread(target=delivery.put, args=(5, FRAME))
+        delivery.put(Ready(number), FRAME)
+    waiting = threading.Thread(target=delivery.put, args=(Ready(5), FRAME))
     waiting.start()
     waiting.join(0.05)
     assert waiting.is_alive()
@@ -170,7 +170,7 @@ def test_a_bug_in_a_sink_ends_that_sink_only(caplog):
     sink.error = ZeroDivisionError("oops")
     gone = threading.Event()
     delivery, tally = delivery_to(sink, lossless=True, on_gone=gone.set)
-    delivery.put(0, FRAME)
+    delivery.put(Ready(0), FRAME)
     assert gone.wait(5)
     delivery.finish()
     assert delivery.join(5)
@@ -204,7 +204,7 @@ class WorkingSink(MemorySink):
                 return
             at_once = False
             self._came_ns.append(min(due_ns, self.now_ns))
-            self.delivery.put(len(self._came_ns) - 1, Frame(FRAME.pixels, 0, self._came_ns[-1], 0, "test:"))
+            self.delivery.put(Ready(len(self._came_ns) - 1), Frame(FRAME.pixels, 0, self._came_ns[-1], 0, "test:"))
         self.delivery.finish()
 
     def write(self, number, frame):
@@ -266,9 +266,9 @@ def test_what_became_too_old_is_dropped_though_nothing_newer_came():
     sink = GatedSink()
     now_ns = [0]
     delivery, tally = delivery_to(sink, lossless=False, max_age_ms=100, clock=Clock(monotonic_ns=lambda: now_ns[0]))
-    delivery.put(0, FRAME)
+    delivery.put(Ready(0), FRAME)
     sink.entered.wait(5)
-    delivery.put(1, FRAME)
+    delivery.put(Ready(1), FRAME)
     now_ns[0] = 500_000_000
     sink.gate.set()
     delivery.finish()
@@ -310,7 +310,7 @@ def test_results_of_a_file_come_together_and_those_of_a_camera_one_by_one(lossle
     ledger, tally = Ledger(), Tally()
     delivery = Delivery(ledger, tally, lossless=lossless, on_gone=lambda: None, clock=STANDING)
     for number in range(5):
-        delivery.put(number, FRAME)
+        delivery.put(Ready(number), FRAME)
     delivery.finish()
     delivery.start()
     assert delivery.join(10)
@@ -326,7 +326,7 @@ def test_results_of_a_file_that_cannot_be_written_together_are_all_counted():
     tally = Tally()
     delivery = Delivery(Full(), tally, lossless=True, on_gone=lambda: None, clock=STANDING)
     for number in range(5):
-        delivery.put(number, FRAME)
+        delivery.put(Ready(number), FRAME)
     delivery.finish()
     delivery.start()
     assert delivery.join(10)
