@@ -1,8 +1,8 @@
 """Which device runs a model: tried in a child process first, then opened."""
 
-from edgeinfer.delegates.choose import open_device
+from edgeinfer.delegates.choose import open_device, threads_for
 from edgeinfer.delegates.failover import Failover
 from edgeinfer.delegates.golden import load_golden
 from edgeinfer.delegates.shared import Devices, Shared, Turns
 
-__all__ = ["Devices", "Failover", "Shared", "Turns", "load_golden", "open_device"]
+__all__ = ["Devices", "Failover", "Shared", "Turns", "load_golden", "open_device", "threads_for"]

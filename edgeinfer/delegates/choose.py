@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,11 @@ from edgeinfer.runtimes.isolated import Crew
 
 log = logging.getLogger(__name__)
 
+_FLOAT_BYTES = 4
+# Weights times input values, which of MobileNets, SSDs and YOLOs is 900 to 1800 times the multiplications: some 30
+# million of these, a millisecond or two.
+_LIGHT = 4e10
+
 
 def open_device(
     file: ModelFile,
@@ -42,7 +48,7 @@ def open_device(
     a CPU too. `golden` are samples that came with the model. Raises DeviceNotFound where no such device is to be had,
     ModelError where it refuses the model.
 
-    A CPU computes with `threads`, else with as many as the plan of `edgeinfer tune` says, else as are usual here.
+    A CPU computes with `threads`, else with as many as the plan of `edgeinfer tune` says, else see `threads_for`.
     """
     board = board or recognise_board()
     rungs = _planned(rungs_for(word, file, board), file, word, threads, board)
@@ -71,6 +77,19 @@ def open_device(
     raise _all_refused(file, refusals)
 
 
+def threads_for(file: ModelFile, board: Board) -> int | None:
+    """How many threads a CPU computes this model with where nobody says it; None leaves it to the runtime.
+
+    A light model has one: to wake the others takes longer than they save, and what they spin away the decoder lacks.
+    """
+    return 1 if _is_light(file) else usual_threads(board)
+
+
+def _is_light(file: ModelFile) -> bool:
+    weights = file.size_bytes if file.is_quantised else file.size_bytes // _FLOAT_BYTES
+    return weights * max((math.prod(spec.shape) for spec in file.inputs), default=0) < _LIGHT
+
+
 def open_rung(file: ModelFile, rung: Rung, *, golden: Sequence[Sample] = (), timeout_s: float = TIMEOUT_S) -> Runtime:
     """The model on exactly this device with exactly these settings, proven. Raises Refused."""
     memory, reference = Memory(), Reference(file, golden=golden, timeout_s=timeout_s)
@@ -88,7 +107,7 @@ def _planned(
         if planned != rungs:
             log.info("by the plan of %s, ranked by %s: %s first", plan.made_at, plan.ranked_by, planned[0].describe())
         rungs = planned
-    usual = usual_threads(board)
+    usual = threads_for(file, board)
     return tuple(replace(rung, threads=usual) if rung.is_cpu and rung.threads is None else rung for rung in rungs)
 
 

@@ -43,7 +43,7 @@ def measure(rounds: int) -> list[Row]:
         frames = {BARE: BARE_FRAMES, SLOW_BARE: paced, OURS: paced}
         contenders = {
             who: lambda who=who, key=key, model=model, count=count: fresh(
-                "paced", who, key, model, count, setting.threads()
+                "paced", who, key, model, count, setting.threads(model)
             )
             for who, count in frames.items()
         }

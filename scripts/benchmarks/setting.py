@@ -46,12 +46,13 @@ def video(size: str) -> Path:
 
 
 @cache
-def threads() -> int:
-    """How many threads edgeinfer lets a CPU have on this board; 0 where it leaves that to the runtime."""
+def threads(model: Path) -> int:
+    """How many threads edgeinfer lets a CPU have for it on this board; 0 where it leaves that to the runtime."""
     from edgeinfer.board import recognise_board
-    from edgeinfer.board.cores import usual_threads
+    from edgeinfer.bundle.load import read_model_file
+    from edgeinfer.delegates import threads_for
 
-    return usual_threads(recognise_board()) or 0
+    return threads_for(read_model_file(model), recognise_board()) or 0
 
 
 def describe_videos() -> str:

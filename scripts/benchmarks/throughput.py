@@ -58,7 +58,8 @@ def measure(rounds: int) -> list[Row]:
     rows: list[Row] = []
     for key, case in CASES.items():
         frames = QUICK_FRAMES if setting.SETTING.quick else case.frames
-        words = (key, setting.model(case.model), setting.video(case.video), frames, setting.threads())
+        model = setting.model(case.model)
+        words = (key, model, setting.video(case.video), frames, setting.threads(model))
         fresh("throughput", OURS, *words[:3], 2 * WARM_UP_FRAMES, 0)  # The first start proves the model, and is slower.
         contenders = {who: lambda who=who, words=words: fresh("throughput", who, *words) for who in (BARE, OURS)}
         rows += take_turns(rounds, case.title, contenders)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from tiny_models import onnx_model, tflite_model
 from edgeinfer.board.profile import Ladder
 from edgeinfer.bundle import ModelFile
 from edgeinfer.bundle.load import read_model_file
-from edgeinfer.delegates import Failover, choose, open_device
+from edgeinfer.delegates import Failover, choose, open_device, threads_for
 from edgeinfer.delegates.trial import Refused
 from edgeinfer.errors import DeviceNotFound, ModelError
 from edgeinfer.runtimes import RUNTIMES
@@ -304,6 +305,18 @@ def test_threads_are_as_many_as_big_cores_and_stay_there(tflite, refused, monkey
     monkeypatch.setattr("edgeinfer.board.cores._usable", lambda: {min(os.sched_getaffinity(0))})
     seen = cores_seen(monkeypatch)
     before = os.sched_getaffinity(0)
-    open_device(tflite, "litert:cpu", threads=asked, board=rock(profile)).close()
+    heavy = replace(tflite, size_bytes=4_000_000_000)
+    open_device(heavy, "litert:cpu", threads=asked, board=rock(profile)).close()
     assert seen == [({min(before)} if stays else before, threads)]
     assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "is_quantised", "threads"),
+    [(500_000, True, 1), (3_600_000, True, 4), (1_900_000, False, 1), (14_000_000, False, 4)],
+)
+def test_a_light_model_computes_with_one_thread(tflite, monkeypatch, size_bytes, is_quantised, threads):
+    monkeypatch.setattr("edgeinfer.board.cores._usable", lambda: {0, 1, 2, 3})
+    picture = replace(tflite.inputs[0], shape=(1, 128, 128, 3))
+    file = replace(tflite, size_bytes=size_bytes, is_quantised=is_quantised, inputs=(picture,))
+    assert threads_for(file, rock(threads=4)) == threads
