@@ -157,9 +157,13 @@ class Model:
         """The result for one frame of a source. Raises RuntimeFailed; UsageError once closed."""
         return self.answer(frame).result()
 
-    def answer(self, frame: Frame) -> Answer:
-        """The same, not yet written out. Raises RuntimeFailed; UsageError once closed."""
-        with self._turns:
+    def answer(self, frame: Frame, *, comes_back: bool = False) -> Answer:
+        """The same, not yet written out. comes_back: the caller has the next frame at hand; see Turns.
+
+        Raises RuntimeFailed; UsageError once closed.
+        """
+        self._turns.begin()
+        try:
             if self._is_closed:
                 raise UsageError(f"the model {self.bundle.name} is closed", hint="load it again")
             taken_ns = self._clock.monotonic_ns()
@@ -169,6 +173,8 @@ class Model:
             computed_ns = self._clock.monotonic_ns()
             outcome = self._task.decode(raw, where)
             done_ns = self._clock.monotonic_ns()
+        finally:
+            self._turns.end(comes_back=comes_back)
         return Answer(self._write_out, frame, outcome, self.device, (taken_ns, fitted_ns, computed_ns, done_ns))
 
     def _write_out(self, answer: Answer) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,34 +18,91 @@ from edgeinfer.delegates.proof import Sample
 from edgeinfer.runtimes import Runtime
 from edgeinfer.tensor import Array
 
+# How long who always has the next frame at hand keeps a device that others wait for.
+_STINT_NS = 10_000_000
+
 
 class Turns:
-    """A lock that is handed on in the order of asking, so that of several users each gets its share."""
+    """A lock that is handed on in the order of asking, so that of several users each gets its share.
 
-    def __init__(self) -> None:
+    Who has the next frame at hand may say so: then the turn is theirs again for some milliseconds, before it is handed
+    on. Waking the next in line for each frame of a small model takes a good part of the time that the frame does.
+    """
+
+    def __init__(self, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self._monotonic_ns = monotonic_ns
         self._mutex = threading.Lock()
-        self._waiting: deque[threading.Lock] = deque()
+        self._waiting: deque[_InLine] = deque()
         self._is_taken = False
+        self._holder = 0
+        self._since_ns = 0
 
-    def __enter__(self) -> None:
+    def begin(self) -> None:
+        me = threading.get_ident()
         with self._mutex:
             if not self._is_taken:
-                self._is_taken = True
-                return
-            mine = threading.Lock()
-            mine.acquire()
+                if not self._waiting:
+                    self._take(me)
+                    return
+                if self._is_stint_over():
+                    self._hand_on()  # Whoever had it did not come back, or too late.
+                elif self._holder == me:
+                    self._is_taken = True
+                    return
+            mine = _InLine(me)
             self._waiting.append(mine)
-        # Whoever had the turn lets this go, and the turn is ours without having been free.
-        mine.acquire()
+        self._wait(mine)
+
+    def end(self, *, comes_back: bool = False) -> None:
+        """comes_back: the next `begin` of this thread follows at once."""
+        with self._mutex:
+            if not self._waiting or (comes_back and not self._is_stint_over()):
+                self._is_taken = False
+            else:
+                self._hand_on()
+
+    def __enter__(self) -> None:
+        self.begin()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+
+    def _is_stint_over(self) -> bool:
+        return self._monotonic_ns() >= self._since_ns + _STINT_NS
+
+    def _take(self, who: int) -> None:
+        self._is_taken = True
+        self._holder, self._since_ns = who, self._monotonic_ns()
+
+    def _hand_on(self) -> None:
+        first = self._waiting.popleft()
+        self._take(first.who)
+        first.turn.release()
+
+    def _wait(self, mine: _InLine) -> None:
+        """Until the turn is handed on to us, or nobody came back for it."""
+        while not mine.turn.acquire(timeout=self._patience_s(mine)):
+            with self._mutex:
+                if not self._is_taken and self._waiting and self._waiting[0] is mine:
+                    self._hand_on()
+
+    def _patience_s(self, mine: _InLine) -> float:
+        """Until the stints of all before us are over."""
         with self._mutex:
-            if self._waiting:
-                self._waiting.popleft().release()
-            else:
-                self._is_taken = False
+            before = self._waiting.index(mine) if mine in self._waiting else 0
+            over_ns = self._since_ns + (before + 1) * _STINT_NS - self._monotonic_ns()
+        return max(over_ns, _STINT_NS) / 1e9
+
+
+class _InLine:
+    """Who waits, and the lock that is let go when it is their turn: it is theirs then without having been free."""
+
+    def __init__(self, who: int) -> None:
+        self.who = who
+        self.turn = threading.Lock()
+        self.turn.acquire()
 
 
 @dataclass(frozen=True, slots=True)

@@ -304,7 +304,7 @@ class Pipeline:
 
     def _infer(self, frame: Frame) -> Answer | None:
         try:
-            answer = self._model.answer(frame)
+            answer = self._model.answer(frame, comes_back=self._handoff.has_more)
         except RuntimeFailed:
             if not (self._source.live and self._model.state.startswith("down")):
                 raise

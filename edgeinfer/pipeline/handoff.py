@@ -26,6 +26,11 @@ class Handoff(Protocol):
         """The next frame; None when none came in time. Raises Finished at the end, or the error it ended with."""
         ...
 
+    @property
+    def has_more(self) -> bool:
+        """Whether the next `get` need not wait, and follows without a pause."""
+        ...
+
     def finish(self, error: EdgeInferError | None = None) -> None:
         """No more frames will be put."""
         ...
@@ -66,6 +71,10 @@ class BoundedQueue:
         if self._error is not None and not self._is_abandoned:
             raise self._error
         raise Finished
+
+    @property
+    def has_more(self) -> bool:
+        return not self._ready.empty()
 
     def finish(self, error: EdgeInferError | None = None) -> None:
         self._error = error
@@ -110,6 +119,11 @@ class Mailbox:
             if frame is not None or not self._is_finished:
                 return frame
             raise self._error or Finished
+
+    @property
+    def has_more(self) -> bool:
+        """Never: what is live shall give way, and the next frame is seldom there already."""
+        return False
 
     def hold(self, seconds: float) -> None:
         """Wait that long, or until the end; frames that come meanwhile wake nobody, and the newest stays."""

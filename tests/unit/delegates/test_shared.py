@@ -90,6 +90,74 @@ def test_turns_are_given_in_the_order_of_asking():
     assert order == [0, 1, 2, 3, 4]
 
 
+class InLine:
+    """A thread that waits for its turn, once it stands in line."""
+
+    def __init__(self, turns: Turns) -> None:
+        self.had_it = threading.Event()
+        self._turns = turns
+        self._thread = threading.Thread(target=self._take)
+        self._thread.start()
+        while not turns._waiting and not self.had_it.is_set():
+            pass
+
+    def _take(self) -> None:
+        with self._turns:
+            self.had_it.set()
+
+    def join(self) -> None:
+        self._thread.join(10)
+        assert self.had_it.is_set()
+
+
+def test_who_comes_back_at_once_keeps_the_turn_for_a_stint_and_no_longer():
+    now_ns = [0]
+    turns = Turns(lambda: now_ns[0])
+    turns.begin()
+    other = InLine(turns)
+    for _ in range(3):
+        now_ns[0] += 2_000_000
+        turns.end(comes_back=True)
+        assert not other.had_it.is_set()
+        turns.begin()
+    now_ns[0] += 5_000_000
+    turns.end(comes_back=True)
+    other.join()
+
+
+def test_who_does_not_say_so_hands_it_on_at_once():
+    turns = Turns(lambda: 0)
+    turns.begin()
+    other = InLine(turns)
+    turns.end()
+    other.join()
+
+
+def test_who_said_so_and_did_not_come_back_loses_it():
+    turns = Turns()
+    turns.begin()
+    other = InLine(turns)
+    turns.end(comes_back=True)
+    other.join()
+
+
+def test_who_comes_back_too_late_stands_in_line_again():
+    now_ns, order = [0], []
+    turns = Turns(lambda: now_ns[0])
+    turns.begin()
+    other = threading.Thread(target=lambda: (turns.begin(), order.append("other"), turns.end()))
+    other.start()
+    while not turns._waiting:
+        pass
+    turns.end(comes_back=True)
+    now_ns[0] += 60_000_000
+    turns.begin()
+    order.append("first")
+    turns.end()
+    other.join(10)
+    assert order == ["other", "first"]
+
+
 def test_models_that_share_a_device_do_not_mix_their_pictures():
     devices = Devices()
     bundle = load_bundle("blood-cells")
