@@ -85,7 +85,7 @@ class Turns:
         """Until the turn is handed on to us, or nobody came back for it."""
         while not mine.turn.acquire(timeout=self._patience_s(mine)):
             with self._mutex:
-                if not self._is_taken and self._waiting and self._waiting[0] is mine:
+                if not self._is_taken and self._is_stint_over() and self._waiting and self._waiting[0] is mine:
                     self._hand_on()
 
     def _patience_s(self, mine: _InLine) -> float:
