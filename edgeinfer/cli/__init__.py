@@ -7,8 +7,8 @@ import io
 import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 from edgeinfer import __version__
@@ -31,6 +31,8 @@ COMMANDS = {
 # Words of the design that nothing stands behind yet.
 NOT_YET = frozenset({"--mqtt", "--web"})
 
+_USUAL_COLUMNS = 80
+
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
@@ -46,6 +48,27 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message.removeprefix("argument "), hint=f"{self.prog} --help")
+
+
+class _Help(argparse.HelpFormatter):
+    """As wide as the terminal. Left to itself, argparse loads `shutil` for that: half as long again as all the rest."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+class _HelpAsWritten(_Help, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def _columns() -> int:
+    said = os.environ.get("COLUMNS", "")
+    if said.isdecimal() and int(said):
+        return int(said)
+    try:
+        return os.get_terminal_size(1).columns or _USUAL_COLUMNS
+    except OSError:
+        return _USUAL_COLUMNS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,11 +113,10 @@ def _mend_streams() -> None:
 
 def _interrupt_on_signals() -> None:
     """SIGTERM, and SIGHUP unless nohup ignores it, are taken as Ctrl-C is: whatever is open is closed."""
-    if threading.current_thread() is not threading.main_thread():
-        return
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _interrupt)
+            with suppress(ValueError):  # Only the main thread may.
+                signal.signal(number, _interrupt)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -120,7 +142,7 @@ def _run(words: list[str]) -> int:
         prog="edgeinfer",
         description="Runs machine-learning models on the device that holds the camera or the sensor.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpAsWritten,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"edgeinfer {__version__}")
@@ -143,7 +165,9 @@ def _run(words: list[str]) -> int:
 
 def _run_command(name: str, words: list[str]) -> int:
     command = import_module(f"edgeinfer.cli.{name}")
-    parser = Parser(prog=f"edgeinfer {name}", description=COMMANDS[name] + ".", allow_abbrev=False)
+    parser = Parser(
+        prog=f"edgeinfer {name}", description=COMMANDS[name] + ".", formatter_class=_Help, allow_abbrev=False
+    )
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error, and debug logs")
     command.add_arguments(parser)
     arguments, strange = parser.parse_known_args(words)
