@@ -1,0 +1,94 @@
+"""What goes to the broker and what comes from it, in words that name no client library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Version = Literal["5", "3.1.1"]
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A message as the broker gets it. What follows `retain` is for MQTT 5, and left out under 3.1.1.
+
+    content_type: of the payload. response_topic, correlation: where an answer is wanted, or what it answers.
+    user: pairs of name and value. expiry_s: after so long the broker need not deliver it any more.
+    """
+
+    topic: str
+    payload: bytes
+    qos: Literal[0, 1] = 1
+    retain: bool = False
+    content_type: str | None = None
+    response_topic: str | None = None
+    correlation: bytes | None = None
+    user: tuple[tuple[str, str], ...] = ()
+    expiry_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """receive_max: how many messages of QoS 1 may be unacknowledged at once; packet_max: the most bytes that the broker
+    takes in one packet, None where it sets no limit; protocol: the version it speaks."""
+
+    protocol: Version
+    receive_max: int
+    packet_max: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """There is no connection, or the attempt to make one failed. reason: in words; retry_s: when it is tried again."""
+
+    reason: str
+    retry_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The broker's answer to the publication with that token; reason_code as in MQTT 5, below 0x80 where it took it."""
+
+    token: int
+    reason_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message on a topic that was subscribed to. Its fields are those of Publication."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    response_topic: str | None = None
+    correlation: bytes | None = None
+
+
+Event = Connected | Lost | Acknowledged | Received
+Hear = Callable[[Event], None]
+"""Called by the link's thread, in the order in which things happened; must return at once."""
+
+
+class Link(Protocol):
+    """A connection to a broker that is made again whenever it is lost."""
+
+    def open(self, will: Callable[[], Publication], hear: Hear) -> None:
+        """Begin to connect, and go on for ever. Returns at once. `will` is asked for anew before each attempt."""
+        ...
+
+    def publish(self, publication: Publication) -> int | None:
+        """Hand it to the connection, and never wait. Its token; None where there is no connection."""
+        ...
+
+    def subscribe(self, filters: Sequence[str]) -> None:
+        """Ask for the messages of these topics, on this connection. Does nothing without one."""
+        ...
+
+    def reconnect(self, reason: str) -> None:
+        """Give this connection up and make a new one."""
+        ...
+
+    def close(self, timeout_s: float) -> None:
+        """Say goodbye, so that the will stays unsaid, within that time. May be called twice."""
+        ...
