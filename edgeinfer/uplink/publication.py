@@ -40,10 +40,14 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """There is no connection, or the attempt to make one failed. reason: in words; retry_s: when it is tried again."""
+    """There is no connection, or the attempt to make one failed.
+
+    reason: in words; retry_s: when it is tried again; by_broker: a connection that stood was ended by the other side.
+    """
 
     reason: str
     retry_s: float
+    by_broker: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +70,32 @@ class Received:
 
 
 Event = Connected | Lost | Acknowledged | Received
-Hear = Callable[[Event], None]
-"""Called by the link's thread, in the order in which things happened; must return at once."""
 
 
 class Link(Protocol):
-    """A connection to a broker that is made again whenever it is lost."""
+    """A connection to a broker that is made again whenever it is lost.
 
-    def open(self, will: Callable[[], Publication], hear: Hear) -> None:
-        """Begin to connect, and go on for ever. Returns at once. `will` is asked for anew before each attempt."""
+    One thread owns it and calls all of it but `wake`. `turn` is where things happen: nothing is read, written or
+    connected between two turns, so that an event never comes in the middle of something else.
+    """
+
+    def open(self, will: Callable[[], Publication]) -> None:
+        """Begin to connect at the next turn, and go on for ever. `will` is asked for anew before each attempt."""
+        ...
+
+    def turn(self, timeout_s: float) -> Sequence[Event]:
+        """Read and write what there is to read and write; where that is nothing, wait for it, for `wake`, or so long.
+
+        What happened, in the order in which it did.
+        """
+        ...
+
+    def wake(self) -> None:
+        """End the wait of a turn, this one or the next. From any thread."""
         ...
 
     def publish(self, publication: Publication) -> int | None:
-        """Hand it to the connection, and never wait. Its token; None where there is no connection."""
+        """Hand it over for the next turn, and never wait. Its token; None where there is no connection."""
         ...
 
     def subscribe(self, filters: Sequence[str]) -> None:
@@ -86,7 +103,7 @@ class Link(Protocol):
         ...
 
     def reconnect(self, reason: str) -> None:
-        """Give this connection up and make a new one."""
+        """Give this connection up; the next turn says Lost."""
         ...
 
     def close(self, timeout_s: float) -> None:
