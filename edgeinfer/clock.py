@@ -6,7 +6,7 @@ import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Literal
 
@@ -14,6 +14,7 @@ ClockState = Literal["synced", "unsynced"]
 
 _STATE_CHECK_EVERY_NS = 60_000_000_000
 _TIME_ERROR = 5  # adjtimex(2): "the system clock is not synchronized"
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _TIMEX_BYTES = 208  # sizeof(struct timex) on 64-bit Linux; modes = 0 only reads.
 
 
@@ -29,6 +30,15 @@ def rfc3339(unix_ns: int) -> str:
     """UTC with microseconds, as in `2026-11-22T04:00:00.123456Z`."""
     seconds, nanoseconds = divmod(unix_ns, 1_000_000_000)
     return f"{_second(seconds)}.{nanoseconds // 1000:06d}Z"
+
+
+def unix_ns_of(text: str) -> int:
+    """What `rfc3339` wrote, back in nanoseconds; whole microseconds. Raises ValueError."""
+    # Python 3.10 does not know the Z.
+    moment = datetime.fromisoformat(f"{text[:-1]}+00:00" if text.endswith("Z") else text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} names no time zone")
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
 @lru_cache(maxsize=4)

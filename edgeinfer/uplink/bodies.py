@@ -1,0 +1,157 @@
+"""What the bodies hold, besides a result: status, meta, metrics, an event, an acknowledgement, a command, its answer.
+
+`docs/schemas/` says the same in JSON Schema, for other languages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta as Rule
+
+from edgeinfer.result import ModelInfo
+
+State = Literal["online", "degraded", "stopped", "offline"]
+EventKind = Literal["appeared", "gone", "count", "class"]
+CommandName = Literal["pause", "resume", "snapshot", "threshold", "reload"]
+
+Epoch = Annotated[str, Rule(pattern=r"^([0-9a-f]{16})?\Z")]
+CommandId = Annotated[str, Rule(pattern=r"^[\x21-\x7e]+\Z", max_length=64)]
+PipelineName = Annotated[str, Rule(min_length=1, max_length=64)]
+
+
+class Status(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """How the node is. A state of a session below one that was seen already is late, and no longer true.
+
+    session: a number for each connection, increasing. since: when it came to be so, RFC 3339; None in a will, which was
+    written before. reason: why degraded. epoch: of the spool.
+    """
+
+    state: State
+    session: int
+    epoch: str
+    since: str | None = None
+    reason: str | None = None
+
+
+class BoardInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the node runs on. memory_bytes: None where not known."""
+
+    model: str
+    profile: str
+    architecture: str
+    cpu: str
+    cores: int
+    memory_bytes: int | None
+
+
+class PipelineInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a pipeline does. labels: of its model, where they are few. send_rate: per second; snapshot: seconds."""
+
+    name: str
+    task: str
+    device: str
+    source: str
+    model: ModelInfo
+    send: str
+    labels: tuple[str, ...] = ()
+    send_rate: float | None = None
+    snapshot: float | None = None
+
+
+class Meta(msgspec.Struct, frozen=True, kw_only=True):
+    """What the node is. runtimes: name -> version; devices: what models may run on here; commands: those allowed."""
+
+    edgeinfer: str
+    python: str
+    runtimes: Mapping[str, str]
+    devices: tuple[str, ...]
+    board: BoardInfo
+    mode: Literal["broker", "consumer"]
+    commands: tuple[str, ...]
+    pipelines: tuple[PipelineInfo, ...]
+
+
+class PipelineMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """Since the start: frames that were inferred or answered by the gate, drops by reason. fps: of late."""
+
+    frames: int
+    fps: float
+    dropped: Mapping[str, int]
+
+
+class UplinkMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """accepted, delivered, dropped: messages since the start. spool_depth: those not done; oldest_s: the age of the
+    oldest of them, 0 where there is none."""
+
+    accepted: int
+    delivered: int
+    spool_depth: int
+    spool_bytes: int
+    oldest_s: float
+    dropped: Mapping[str, int]
+
+
+class Metrics(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers only. pipelines: by name; temperatures_c: by sensor, empty where the kernel shows none."""
+
+    uptime_s: float
+    pipelines: Mapping[str, PipelineMetrics]
+    uplink: UplinkMetrics
+    temperatures_c: Mapping[str, float]
+
+
+class Happening(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """An event: what a pipeline sees now and did not before.
+
+    kind: `appeared` (count was 0), `gone` (count is 0), `count` (more or fewer), `class` (another class is the best).
+    label: of the objects, or the class, "" for none; before: the count, previous: the class until then.
+    result: id of the result in which it was seen first; seq: its frame.
+    """
+
+    node: str
+    pipeline: str
+    occurred_at: str
+    kind: EventKind
+    label: str
+    count: int | None = None
+    before: int | None = None
+    previous: str | None = None
+    result: str
+    seq: int
+
+
+class Ack(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """All messages of the epoch up to `seq` are done. resume: send again what comes after; epoch "" asks for all."""
+
+    epoch: Epoch
+    seq: Annotated[int, Rule(ge=0, le=(1 << 63) - 1)]
+    resume: bool = False
+
+
+class Command(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
+    """pause, resume, snapshot, reload. id: chosen by who asks: the same one twice is carried out once.
+
+    pipeline: all of them where none is named; `reload` is for the whole node.
+    """
+
+    id: CommandId
+    pipeline: PipelineName | None = None
+
+
+class ThresholdCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """threshold. score_min: 0..1."""
+
+    id: CommandId
+    pipeline: PipelineName
+    score_min: Annotated[float, Rule(ge=0.0, le=1.0)]
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """To a command. id: the command's, "" where it could not be read; error: one line, where it is not ok."""
+
+    id: str
+    ok: bool
+    error: str | None = None
