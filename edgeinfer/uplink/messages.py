@@ -13,7 +13,7 @@ from msgspec import Meta as Rule
 from edgeinfer.clock import Clock, ClockState, ClockWatch, rfc3339
 from edgeinfer.result import Result
 from edgeinfer.uplink.bodies import Ack, Happening, Meta, Metrics, State, Status
-from edgeinfer.uplink.message import Channel, Gap, Spooled
+from edgeinfer.uplink.message import Channel, Gap, Message, Spooled
 from edgeinfer.uplink.publication import Publication
 from edgeinfer.uplink.topics import Topics, level
 
@@ -61,7 +61,7 @@ class Composer:
     def __call__(self, spooled: Spooled, again: bool = False) -> Publication:  # noqa: FBT001 - as Uplink calls it
         """A message as it is sent now; again: it was sent before."""
         message = spooled.message
-        topic, head = self._head(message.channel, message.pipeline)
+        topic, head = self._head(message)
         replay = b',"replay":true' if again or spooled.seq <= self._accepted_before else b""
         payload = b'%b%d","time":"%b","clock":"%b","done":"%d"%b,"data":%b}' % (
             head,
@@ -92,21 +92,17 @@ class Composer:
         """Not kept: the next one says more, and nobody waits for an old one."""
         return self._now("metrics", metrics)
 
-    def _head(self, channel: Channel, pipeline: str) -> tuple[str, bytes]:
+    def _head(self, message: Message) -> tuple[str, bytes]:
         """The topic, and the envelope up to the number."""
-        known = self._heads.get((channel, pipeline))
+        key = (message.channel, message.pipeline)
+        known = self._heads.get(key)
         if known is None:
             if len(self._heads) >= _HEADS_MAX:
                 self._heads.clear()
-            below = "" if channel == "gap" else f"/{level(pipeline)}"
-            head = _open(channel, f"/edgeinfer/{level(self._topics.node)}{below}") + f'"id":"{self._epoch}-'
-            known = self._heads[channel, pipeline] = (self._topic(channel, pipeline), head.encode())
+            below = "" if message.channel == "gap" else f"/{level(message.pipeline)}"
+            head = _open(message.channel, f"/edgeinfer/{level(self._topics.node)}{below}") + f'"id":"{self._epoch}-'
+            known = self._heads[key] = (self._topics.topic_of(message), head.encode())
         return known
-
-    def _topic(self, channel: Channel, pipeline: str) -> str:
-        if channel == "gap":
-            return self._topics.gaps
-        return self._topics.results(pipeline) if channel == "result" else self._topics.events(pipeline)
 
     def _now(self, kind: OfNode, body: Any) -> Publication:
         self._told += 1

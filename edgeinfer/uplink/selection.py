@@ -16,7 +16,7 @@ from edgeinfer.uplink.message import Message
 
 Send = Literal["all", "changes", "events", "none"]
 
-# With `changes`: a result is sent after so long even where nothing changed, so that a subscriber sees the pipeline live.
+# With `changes`: after so long an unchanged result is sent, too, so that a subscriber sees that the pipeline lives.
 KEEP_ALIVE_NS = 60_000_000_000
 # So long a change must stand before it is an event: a detector flickers at its threshold.
 STEADY_NS = 500_000_000
@@ -120,9 +120,8 @@ class _Pace:
         return 0 if self._due_ns is None else max(0, self._due_ns - now_ns)
 
     def take(self, now_ns: int) -> None:
-        is_on_time = self._due_ns is not None and now_ns - self._due_ns < self._period_ns
-        begin_ns = self._due_ns if is_on_time and self._due_ns is not None else now_ns
-        self._due_ns = begin_ns + self._period_ns
+        due_ns = now_ns if self._due_ns is None else self._due_ns
+        self._due_ns = (due_ns if now_ns - due_ns < self._period_ns else now_ns) + self._period_ns
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,12 +46,11 @@ def snapshot(frame: Frame, pipeline: str, topics: Topics, clock: ClockState) -> 
 
 
 def _jpeg(frame: Frame) -> bytes:
-    pixels = frame.pixels
-    height, width = pixels.shape[:2]
-    if width > _WIDTH_MAX:
-        size = (_WIDTH_MAX, max(1, round(height * _WIDTH_MAX / width)))
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    height, width = frame.pixels.shape[:2]
+    share = min(1.0, _WIDTH_MAX / width)
+    size = (round(width * share), max(1, round(height * share)))
     try:
+        pixels = frame.pixels if share == 1.0 else cv2.resize(frame.pixels, size, interpolation=cv2.INTER_AREA)
         is_done, encoded = cv2.imencode(".jpg", pixels, (cv2.IMWRITE_JPEG_QUALITY, _QUALITY))
     except cv2.error as refused:
         raise OutputError(f"frame {frame.seq} cannot be made a JPEG: {refused}") from refused
