@@ -8,6 +8,10 @@ from typing import Literal, Protocol
 
 Version = Literal["5", "3.1.1"]
 
+# Type, lengths of packet, topic and properties, packet id, expiry, correlation's name and length.
+_HEADER_BYTES_MAX = 1 + 4 + 2 + 4 + 2 + 5 + 3
+_PROPERTY_BYTES = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Publication:
@@ -26,6 +30,23 @@ class Publication:
     correlation: bytes | None = None
     user: tuple[tuple[str, str], ...] = ()
     expiry_s: int | None = None
+
+    @property
+    def has_no_properties(self) -> bool:
+        """Whether MQTT 5 has nothing to add."""
+        return not (self.content_type or self.response_topic or self.correlation or self.user or self.expiry_s)
+
+    @property
+    def packet_bytes(self) -> int:
+        """The most that a packet with it takes."""
+        texts = (self.content_type or "", self.response_topic or "", *(text for pair in self.user for text in pair))
+        return (
+            _HEADER_BYTES_MAX
+            + len(self.topic.encode())
+            + len(self.payload)
+            + len(self.correlation or b"")
+            + sum(_PROPERTY_BYTES + len(text.encode()) for text in texts)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +90,14 @@ class Received:
     correlation: bytes | None = None
 
 
-Event = Connected | Lost | Acknowledged | Received
+@dataclass(frozen=True, slots=True)
+class Unheard:
+    """The broker refuses a subscription."""
+
+    topic: str
+
+
+Event = Connected | Lost | Acknowledged | Received | Unheard
 
 
 class Link(Protocol):

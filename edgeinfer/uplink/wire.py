@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from edgeinfer.clock import Clock, rfc3339
 from edgeinfer.uplink.address import Address
 
+_CLOSED, _RESET = "the broker closed the connection", "the broker reset the connection"
 _READ_BYTES = 64 << 10
 # So that little is on its way on a slow link, and a ping behind it is answered in time.
 _SEND_BUFFER_BYTES = 64 << 10
@@ -39,44 +40,55 @@ class Unreachable(Exception):
 
 
 class Wire:
-    """A connection that never waits. What `recv` gives was read by `fill`; what `send` took leaves with `flush`.
+    """A connection that never waits. What `send` took leaves with `flush`; `recv` gives what was let through to it.
 
-    The names without a docstring are those of a socket. failure: why it ended, None while it has not.
+    The names without a docstring are those of a socket, for a client. failure: why it ended, None while it has not.
     """
 
-    def __init__(self, connection: socket.socket, *, packet_max: int) -> None:
+    def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         self._socket = connection
-        self._packet_max = packet_max
-        self._read = b""
-        self._at = 0
+        self._inward = bytearray()
         self._unsent = bytearray()
         self.failure: str | None = None
-        self.bytes_sent = 0
 
     @property
     def has_unsent(self) -> bool:
         return bool(self._unsent)
 
     @property
-    def is_closed(self) -> bool:
-        return self._socket.fileno() < 0
+    def has_unread(self) -> bool:
+        """Whether `recv` would give something, were it the end."""
+        return bool(self._inward) or self.failure is not None
 
-    def fill(self) -> None:
-        """Take what has arrived."""
+    @property
+    def holds_more(self) -> bool:
+        """Whether `read` would find something that no poll tells of, in what TLS has decrypted."""
+        return isinstance(self._socket, ssl.SSLSocket) and self.failure is None and self._socket.pending() > 0
+
+    @property
+    def is_ended_by_peer(self) -> bool:
+        """Whether the other side ended it on purpose, and not the network or we."""
+        return self.failure in (_CLOSED, _RESET)
+
+    def read(self) -> bytes:
+        """What has arrived, nothing where that is nothing."""
         if self.failure is not None:
-            return
+            return b""
         try:
             arrived = self._socket.recv(_READ_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return
+            return b""
         except OSError as broken:
             self.failure = _words(broken)
-            return
+            return b""
         if not arrived:
-            self.failure = "the broker closed the connection"
-        self._read = self._read[self._at :] + arrived if self._at < len(self._read) else arrived
-        self._at = 0
+            self.failure = _CLOSED
+        return arrived
+
+    def let_through(self, packet: bytes) -> None:
+        """Give the client a packet to read."""
+        self._inward += packet
 
     def flush(self) -> None:
         """Send what may be sent."""
@@ -88,14 +100,7 @@ class Wire:
             except OSError as broken:
                 self.failure = _words(broken)
                 return
-            self.bytes_sent += sent
             del self._unsent[:sent]
-
-    def has_more(self) -> bool:
-        """Whether `recv` would give something, were it the end. What TLS still holds no poll tells of."""
-        if self._at < len(self._read) or self.failure is not None:
-            return True
-        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
 
     def goodbye(self, timeout_s: float) -> None:
         """Send all, and let the broker close: it would not read to the end what is followed by a reset."""
@@ -107,7 +112,7 @@ class Wire:
                     break
                 self.flush()
             while self.failure is None and self._wait_until(until_s, writing=False):
-                self.fill()
+                self.read()
         self.end()
 
     def end(self) -> None:
@@ -118,16 +123,13 @@ class Wire:
     # What the client sees of it.
 
     def recv(self, buffer_size: int) -> bytes:
-        if buffer_size > self._packet_max:
-            self.failure = f"the broker sends a packet of more than {self._packet_max} bytes"
-            raise OSError(self.failure)
-        begin = self._at
-        if begin >= len(self._read):
+        if not self._inward:
             if self.failure is not None:
                 return b""
             raise BlockingIOError
-        self._at = min(begin + buffer_size, len(self._read))
-        return self._read[begin : self._at]
+        taken = bytes(self._inward[:buffer_size])
+        del self._inward[:buffer_size]
+        return taken
 
     def send(self, buffer: bytes | bytearray) -> int:
         self._unsent += buffer
@@ -149,18 +151,18 @@ class Wire:
         return bool(poll.poll(max(0.0, until_s - time.monotonic()) * 1e3))
 
 
-def dial(address: Address, timeouts: Timeouts, *, packet_max: int, clock: Clock) -> Wire:
+def dial(address: Address, timeouts: Timeouts, *, clock: Clock) -> Wire:
     """Connect, and wait for it. Raises Unreachable."""
     connection = _connect(address, timeouts)
     if address.tls is None:
-        return Wire(connection, packet_max=packet_max)
+        return Wire(connection)
     try:
         connection.settimeout(timeouts.tls_s)
         secured = address.tls.wrap_socket(connection, server_hostname=address.server_name)
     except (OSError, ValueError) as refused:
         connection.close()
         raise Unreachable(f"{address}: {_tls_words(refused, address, clock)}") from refused
-    return Wire(secured, packet_max=packet_max)
+    return Wire(secured)
 
 
 def _connect(address: Address, timeouts: Timeouts) -> socket.socket:
@@ -191,7 +193,7 @@ def _words(error: Exception) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "refused"
     if isinstance(error, ConnectionResetError):
-        return "the broker reset the connection"
+        return _RESET
     if isinstance(error, ssl.SSLError):
         return _alert_words(error)
     return (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
