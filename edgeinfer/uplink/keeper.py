@@ -1,0 +1,134 @@
+"""The spool as its owner uses it: opened, committed to, and tried again while the disk is in trouble."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from math import inf
+
+from edgeinfer.errors import SpoolError, SpoolLost
+from edgeinfer.metrics import Tally
+from edgeinfer.uplink.backoff import Backoff
+from edgeinfer.uplink.inbox import Inbox
+from edgeinfer.uplink.spool import Spool
+
+log = logging.getLogger(__name__)
+
+ACCEPTED = "accepted.uplink"
+
+_IDLE_S = 2.0  # After the last commit: what was done since is written down by itself.
+
+
+class Keeper:
+    """Accepts what waits in the inbox: `commit_s` after the first of a group, or as soon as there are `commit_rows`.
+
+    spool: None until it could be opened. trouble: why the spool takes nothing now, None where it does. While there is
+    trouble what waits stays in the inbox, and it is tried again, at growing intervals.
+    """
+
+    def __init__(
+        self,
+        open_spool: Callable[[], Spool],
+        inbox: Inbox,
+        *,
+        commit_s: float,
+        commit_rows: int,
+        backoff: Backoff,
+        tally: Tally,
+    ) -> None:
+        self.spool: Spool | None = None
+        self.trouble: str | None = None
+        self._open_spool = open_spool
+        self._inbox = inbox
+        self._commit_s = commit_s
+        self._commit_rows = commit_rows
+        self._backoff = backoff
+        self._tally = tally
+        self._retry_at_s = -inf
+        self._committed_s = -inf
+        self._flushed_seq = 0
+
+    def attend(self, now_s: float, *, at_once: bool = False) -> None:
+        """Do what is due; at_once: accept what waits without waiting for more."""
+        if self.trouble is not None and now_s < self._retry_at_s and not at_once:
+            return
+        try:
+            spool = self._opened()
+            if at_once or now_s >= self._commit_at_s():
+                self._commit(spool)
+                self._committed_s = now_s
+            elif now_s >= self._flush_at_s():
+                self._flush(spool)
+            elif self.trouble is None:
+                return
+        except SpoolError as failed:
+            self.failed(failed, now_s)
+        else:
+            self._recovered()
+
+    def failed(self, error: SpoolError, now_s: float) -> None:
+        """The spool could not be read or written."""
+        if isinstance(error, SpoolLost):
+            # What it was set aside for it has said itself.
+            self._close()
+            return
+        if self.trouble is None:
+            log.error("results wait in memory: %s", error)
+        self.trouble = str(error)
+        self._retry_at_s = now_s + self._backoff.next_s()
+
+    def due_s(self) -> float:
+        """When `attend` will have something to do."""
+        if self.trouble is not None:
+            return self._retry_at_s
+        return -inf if self.spool is None else min(self._commit_at_s(), self._flush_at_s())
+
+    def close(self) -> None:
+        """Write down what is done."""
+        try:
+            if self.spool is not None:
+                self.spool.close()
+        except SpoolError as failed:
+            log.warning("what was sent last will be sent again: %s", failed)
+
+    def _opened(self) -> Spool:
+        if self.spool is None:
+            self.spool = self._open_spool()
+            self._flushed_seq = self.spool.done_seq
+        return self.spool
+
+    def _commit_at_s(self) -> float:
+        if self._inbox.count >= self._commit_rows:
+            return -inf
+        first_s = self._inbox.first_s
+        return inf if first_s is None else first_s + self._commit_s
+
+    def _flush_at_s(self) -> float:
+        is_due = self.spool is not None and self.spool.done_seq != self._flushed_seq
+        return self._committed_s + _IDLE_S if is_due else inf
+
+    def _commit(self, spool: Spool) -> None:
+        waiting = self._inbox.take()
+        try:
+            while waiting:
+                accepted = spool.commit(waiting)
+                self._tally.add(ACCEPTED, len(accepted))
+                waiting = waiting[len(accepted) :]
+                self._flushed_seq = spool.done_seq
+        finally:
+            self._inbox.give_back(waiting)
+
+    def _flush(self, spool: Spool) -> None:
+        spool.flush()
+        self._flushed_seq = spool.done_seq
+
+    def _recovered(self) -> None:
+        self._backoff.reset()
+        if self.trouble is not None:
+            self.trouble = None
+            log.warning("the spool takes results again")
+
+    def _close(self) -> None:
+        spool, self.spool = self.spool, None
+        if spool is not None:
+            spool.close()
