@@ -3,6 +3,8 @@
 EdgeInferError                  exit code
 ├── UsageError                  2    change what was typed
 │   └── OutputError             2    a place to write to that cannot be written
+│       └── SpoolError          2    the uplink's spool takes nothing now: the same may be tried again later
+│           └── SpoolLost       2    it was damaged, and set aside: open it anew
 ├── ModelError                  3    change the model, or say more about it
 │   └── AmbiguousModel          3    say what the file does not: the message names the flag
 ├── DeviceNotFound              4    choose another device, or mend this one
@@ -51,6 +53,14 @@ class OutputError(UsageError):
     def __init__(self, message: str, *, hint: str | None = None, reader_is_gone: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.reader_is_gone = reader_is_gone
+
+
+class SpoolError(OutputError):
+    """The spool of the uplink cannot be opened or written: nothing was accepted, and trying again may help."""
+
+
+class SpoolLost(SpoolError):
+    """The spool was found damaged and set aside: what it held will not come, and it is to be opened anew."""
 
 
 class ModelError(EdgeInferError):
