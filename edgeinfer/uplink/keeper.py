@@ -11,19 +11,19 @@ from edgeinfer.metrics import Tally
 from edgeinfer.uplink.backoff import Backoff
 from edgeinfer.uplink.inbox import Inbox
 from edgeinfer.uplink.spool import Spool
+from edgeinfer.uplink.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
 ACCEPTED = "accepted.uplink"
 
-_IDLE_S = 2.0  # After the last commit: what was done since is written down by itself.
+_IDLE_S = 2.0  # After the last write: what was done since is written down by itself.
 
 
 class Keeper:
     """Accepts what waits in the inbox: `commit_s` after the first of a group, or as soon as there are `commit_rows`.
 
-    spool: None until it could be opened. trouble: why the spool takes nothing now, None where it does. While there is
-    trouble what waits stays in the inbox, and it is tried again, at growing intervals.
+    spool: None until it could be opened. While there is trouble what waits stays in the inbox, and is tried again.
     """
 
     def __init__(
@@ -37,54 +37,51 @@ class Keeper:
         tally: Tally,
     ) -> None:
         self.spool: Spool | None = None
-        self.trouble: str | None = None
         self._open_spool = open_spool
         self._inbox = inbox
         self._commit_s = commit_s
         self._commit_rows = commit_rows
-        self._backoff = backoff
         self._tally = tally
-        self._retry_at_s = -inf
-        self._committed_s = -inf
+        self._trouble = Trouble(backoff, begins="results wait in memory", ends="the spool takes results again")
+        self._written_s = -inf
         self._flushed_seq = 0
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the spool takes nothing now; None where it does."""
+        return self._trouble.reason
 
     def attend(self, now_s: float, *, at_once: bool = False) -> None:
         """Do what is due; at_once: accept what waits without waiting for more."""
-        if self.trouble is not None and now_s < self._retry_at_s and not at_once:
+        if now_s < self.due_s() and not at_once:
             return
         try:
             spool = self._opened()
             if at_once or now_s >= self._commit_at_s():
                 self._commit(spool)
-                self._committed_s = now_s
-            elif now_s >= self._flush_at_s():
+            else:
                 self._flush(spool)
-            elif self.trouble is None:
-                return
+            self._written_s = now_s
+        except SpoolLost:
+            self.set_aside()
         except SpoolError as failed:
-            self.failed(failed, now_s)
+            self._trouble.begin(str(failed), now_s)
         else:
-            self._recovered()
+            self._trouble.end()
 
-    def failed(self, error: SpoolError, now_s: float) -> None:
-        """The spool could not be read or written."""
-        if isinstance(error, SpoolLost):
-            # What it was set aside for it has said itself.
-            self._close()
-            return
-        if self.trouble is None:
-            log.error("results wait in memory: %s", error)
-        self.trouble = str(error)
-        self._retry_at_s = now_s + self._backoff.next_s()
+    def set_aside(self) -> None:
+        """The file was found damaged, and has said so itself: open a new one."""
+        spool, self.spool = self.spool, None
+        if spool is not None:
+            spool.close()
 
     def due_s(self) -> float:
         """When `attend` will have something to do."""
-        if self.trouble is not None:
-            return self._retry_at_s
-        return -inf if self.spool is None else min(self._commit_at_s(), self._flush_at_s())
+        wanted_s = -inf if self.spool is None else min(self._commit_at_s(), self._flush_at_s())
+        return max(wanted_s, self._trouble.due_s)
 
     def close(self) -> None:
-        """Write down what is done."""
+        """Write down what is done; may be called twice."""
         try:
             if self.spool is not None:
                 self.spool.close()
@@ -105,7 +102,7 @@ class Keeper:
 
     def _flush_at_s(self) -> float:
         is_due = self.spool is not None and self.spool.done_seq != self._flushed_seq
-        return self._committed_s + _IDLE_S if is_due else inf
+        return self._written_s + _IDLE_S if is_due else inf
 
     def _commit(self, spool: Spool) -> None:
         waiting = self._inbox.take()
@@ -121,14 +118,3 @@ class Keeper:
     def _flush(self, spool: Spool) -> None:
         spool.flush()
         self._flushed_seq = spool.done_seq
-
-    def _recovered(self) -> None:
-        self._backoff.reset()
-        if self.trouble is not None:
-            self.trouble = None
-            log.warning("the spool takes results again")
-
-    def _close(self) -> None:
-        spool, self.spool = self.spool, None
-        if spool is not None:
-            spool.close()

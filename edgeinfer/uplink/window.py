@@ -184,9 +184,14 @@ class Window:
         """Something other than a message was handed to the link, and takes a slot until it is acknowledged."""
         self._fly(token, _Flight(None, size), now_s)
 
-    def held(self, seq: int) -> None:
-        """The message at the cursor is not to be sent as it is: nothing up to it is done before `send_again`."""
-        self._append(seq, is_gap=False)
+    def held(self, seq: int, *, is_given_up: bool = False) -> None:
+        """The message at the cursor is not to be sent as it is: nothing from it on is done before `send_again`.
+
+        is_given_up: nor is anything else in its place.
+        """
+        entry = self._append(seq, is_gap=is_given_up)
+        entry.is_taken = entry.is_done = is_given_up
+        self._pop_done()
 
     def send_again(self, seq: int) -> None:
         """In the place of that message there is another one now."""
