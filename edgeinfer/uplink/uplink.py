@@ -131,7 +131,7 @@ class Uplink:
     # From any thread.
 
     def accept(self, message: Message) -> None:
-        """Deliver that, some time. What waits to be written is bounded: the oldest of it is dropped then, and counted."""
+        """Deliver that, some time. What waits to be accepted is bounded: the oldest of it is dropped, and counted."""
         self._inbox.put(message)
 
     def tell(self, publication: Publication) -> None:
