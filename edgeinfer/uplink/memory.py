@@ -89,6 +89,13 @@ class MemoryLink:
         events, self._events = self._events, []
         return events
 
+    @property
+    def has_news(self) -> bool:
+        """Whether the next turn has something to tell, as far as is known now."""
+        is_due = self._due_s is not None and self._now_s() >= self._due_s
+        return bool(self._events) or is_due or (bool(self._handed) and not self._broker.is_mute)
+
+    @property
     def due_s(self) -> float | None:
         """When it connects; None where it is connected."""
         return self._due_s
