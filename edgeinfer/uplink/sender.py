@@ -227,7 +227,7 @@ class Sender:
             found = spool.read(again - 1, 1, _AHEAD_BYTES)
             if found and found[0].seq == again:
                 return found[0]
-            self.window.go_back(again - 1)  # Something else is in its place: a gap that covers more.
+            self.window.covered(again, found[0].seq if found else None)
         cursor = self.window.cursor
         if cursor >= spool.last_seq or self.window.room_for_new() <= 0:
             return None
@@ -306,6 +306,8 @@ class Sender:
             return
         if status.session == self._session and status.state != "offline":
             return
+        if status.session < self._session and received.retain:
+            return  # From before; our own was sent right after we asked for it.
         if status.session > self._session and received.retain:
             # Whoever saw that number would take ours, and the will's, for old.
             self._sessions.rise_above(status.session)

@@ -214,6 +214,8 @@ class Uplink:
 
     def _hear(self, event: Event, now_s: float) -> None:
         if isinstance(event, Acknowledged):
+            if self._lost is not None:
+                self._hear_well()
             self._sender.hear_acknowledged(event, now_s)
         elif isinstance(event, Received):
             self._sender.hear_received(event, now_s)
@@ -228,13 +230,17 @@ class Uplink:
         self._connections += 1
         if self._connections > 1:
             self._tally.add(RECONNECTED)
-        if self._has_been_lost:
-            log.warning("connected to the broker again, MQTT %s", event.protocol)
-        else:
-            log.info("connected to the broker, MQTT %s", event.protocol)
-        self._lost = self._unheard = None
-        self._has_been_lost = False
+        self._unheard = None
         self._sender.hear_connected(event, now_s)
+
+    def _hear_well(self) -> None:
+        """The broker takes something: there are some that let one in, and no more."""
+        self._lost = None
+        if self._has_been_lost:
+            log.warning("connected to the broker again")
+        else:
+            log.info("connected to the broker, MQTT %s", self._sender.version)
+        self._has_been_lost = False
 
     def _hear_lost(self, event: Lost) -> None:
         if event.reason != self._lost:

@@ -249,9 +249,17 @@ class Window:
         self._resend_delay_s = min(self._resend_delay_s * 2, self._limits.resend_max_s)
         self._await_consumer(now_s)
 
-    def go_back(self, seq: int) -> None:
-        """Read and send again what follows `seq`: the spool holds something else there than was thought."""
-        self._go_back(max(seq, self.done_seq))
+    def covered(self, seq: int, by: int | None) -> None:
+        """That message is gone from the spool, and what follows it up to `by`, where a gap stands for them all now."""
+        covering = next((entry for entry in self._entries if entry.seq == by), None)
+        if by is None or covering is None:
+            self._go_back(seq - 1)
+            return
+        self._entries = deque(entry for entry in self._entries if not seq <= entry.seq < by)
+        self._again = deque(entry for entry in self._again if not seq <= entry.seq < by)
+        covering.is_taken = covering.is_done = False
+        if covering not in self._again:
+            self._again.appendleft(covering)
 
     def _append(self, seq: int, *, is_gap: bool) -> _Entry:
         entry = _Entry(seq, is_gap)
