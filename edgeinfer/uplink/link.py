@@ -72,7 +72,7 @@ class MqttLink:
     connection. `read_address` is called for each, by another thread, so that renewed files are taken up; what it
     raises is a reason like others. backoff: between attempts; until a connection has stood for half a minute its
     delays grow on. stolen: the delays after another client has taken this one's id, or two nodes would take it from
-    each other for ever.
+    each other for ever. packet_max: the most bytes that the broker may send in one packet.
     """
 
     def __init__(
@@ -84,8 +84,10 @@ class MqttLink:
         backoff: Backoff,
         stolen: Backoff,
         timeouts: Timeouts | None = None,
+        packet_max: int = _PACKET_MAX,
         clock: Clock | None = None,
     ) -> None:
+        self._packet_max = packet_max
         self._read_address = read_address
         self._client_id = client_id
         self._keepalive_s = keepalive_s
@@ -107,7 +109,7 @@ class MqttLink:
         self._is_closed = False
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
-    def open(self, will: Callable[[], Publication]) -> None:
+    def open(self, will: Callable[[], Publication] | None) -> None:
         self._will = will
         self._retry_at_s = self._now_s()
 
@@ -207,14 +209,14 @@ class MqttLink:
             self._greet(address, reached)
 
     def _greet(self, address: Address, wire: Wire) -> None:
-        assert self._will is not None, "a link is opened before it turns"
         self._session = _Session(
             wire,
             address,
             version=self._version,
             client_id=self._client_id,
             keepalive_s=self._keepalive_s,
-            will=self._will(),
+            will=None if self._will is None else self._will(),
+            packet_max=self._packet_max,
             first_token=self._attempt << 16,
         )
         self._give_up_at_s = self._now_s() + self._timeouts.greeting_s
@@ -315,7 +317,8 @@ class _Session:
         version: Version,
         client_id: str,
         keepalive_s: int,
-        will: Publication,
+        will: Publication | None,
+        packet_max: int,
         first_token: int,
     ) -> None:
         self.wire = wire
@@ -327,7 +330,8 @@ class _Session:
         self._first_token = first_token
         self._events: list[Event] = []
         self._subscribing: dict[int, str] = {}
-        self._splitter = Splitter(_PACKET_MAX)
+        self._packet_max = packet_max
+        self._splitter = Splitter(packet_max)
         self._unacknowledged: set[int] = set()
         self._last_id = _LAST_ID
         self._client = _Client(
@@ -405,25 +409,21 @@ class _Session:
                 self._unacknowledged.add(self._last_id)
                 return self._last_id
 
-    def _greet(self, address: Address, will: Publication) -> None:
+    def _greet(self, address: Address, will: Publication | None) -> None:
         client = self._client
         client.on_socket_register_write = _later
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         client.on_subscribe = self._on_subscribe
-        client.will_set(
-            will.topic,
-            will.payload,
-            will.qos,
-            will.retain,
-            _will_properties(will) if self.version == "5" else None,
-        )
+        if will is not None:
+            properties = _will_properties(will) if self.version == "5" else None
+            client.will_set(will.topic, will.payload, will.qos, will.retain, properties)
         if address.user is not None:
             client.username_pw_set(address.user, address.password)
         if self.version == "5":
             limits = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # So it is in paho.
-            limits.MaximumPacketSize = _PACKET_MAX
+            limits.MaximumPacketSize = self._packet_max
             client.connect(address.host, address.port, self._keepalive_s, clean_start=True, properties=limits)
         else:
             client.connect(address.host, address.port, self._keepalive_s)

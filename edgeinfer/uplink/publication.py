@@ -107,8 +107,9 @@ class Link(Protocol):
     connected between two turns, so that an event never comes in the middle of something else.
     """
 
-    def open(self, will: Callable[[], Publication]) -> None:
-        """Begin to connect at the next turn, and go on for ever. `will` is asked for anew before each attempt."""
+    def open(self, will: Callable[[], Publication] | None) -> None:
+        """Begin to connect at the next turn, and go on for ever. `will` is asked for anew before each attempt; None for
+        who leaves without a word."""
         ...
 
     def turn(self, timeout_s: float) -> Sequence[Event]:
