@@ -44,11 +44,13 @@ class Ledger:
         """Whether one more number beyond a hole can be noted."""
         return len(self._ahead) < RANGES_MAX
 
-    def has(self, seq: int) -> bool:
-        """Whether that message was dealt with."""
-        if seq <= self.upto:
-            return not _holds(self._missing, seq)
-        return _holds(self._ahead, seq)
+    def has(self, first: int, last: int) -> bool:
+        """Whether all of these were dealt with."""
+        if any(span.first <= last and first <= span.last for span in self._missing):
+            return False
+        rest = max(first, self.upto + 1)
+        index = bisect_right(self._ahead, Span(rest, 1 << 63)) - 1
+        return last < rest or (index >= 0 and self._ahead[index].last >= last)
 
     def add(self, first: int, last: int) -> None:
         """These were dealt with: one message, or all that a gap stands for."""
@@ -81,11 +83,6 @@ class Ledger:
             self.upto = max(self.upto, self._ahead[index].last)
             index += 1
         del self._ahead[:index]
-
-
-def _holds(spans: Sequence[Span], seq: int) -> bool:
-    index = bisect_right(spans, Span(seq, 1 << 63)) - 1
-    return index >= 0 and spans[index].last >= seq
 
 
 def _without(span: Span, taken: Span) -> list[Span]:

@@ -83,8 +83,7 @@ class Reception:
     def handled(self, numbered: Numbered, now_ns: int) -> None:
         """Whoever deals with messages has dealt with this one."""
         ledger = self._nodes[numbered.node].ledgers[numbered.epoch]
-        first = numbered.data.first if isinstance(numbered.data, Gap) else numbered.seq
-        ledger.add(first, numbered.seq)
+        ledger.add(*_span(numbered))
         self._owe(numbered.node, numbered.epoch, now_ns)
 
     def wait_s(self, now_ns: int) -> float | None:
@@ -151,21 +150,22 @@ class Reception:
         if place.node not in self._nodes:
             return ()
         ledger, missing = self._ledger(place.node, epoch, min(int(envelope.done), seq - 1))
-        if ledger.has(seq):
-            self.duplicates += 1
-            # It came again, so the acknowledgement may be lost.
-            self._owe(place.node, epoch, now_ns)
-            return (*asked, *missing)
-        if seq > ledger.upto + 1 and not ledger.has_room:
-            return (*asked, *missing)  # The node sends it again, once the hole before it is filled.
         try:
-            return (*asked, *missing, read_numbered(envelope, place.node, place.name))
+            numbered = read_numbered(envelope, place.node, place.name)
         except BadMessage as bad:
             # It will never be readable: whoever waited for it would wait for ever.
             self._complain(received.topic, bad)
             ledger.add(seq, seq)
             self._owe(place.node, epoch, now_ns)
             return (*asked, *missing)
+        if ledger.has(*_span(numbered)):
+            self.duplicates += 1
+            # It came again, so the acknowledgement may be lost.
+            self._owe(place.node, epoch, now_ns)
+            return (*asked, *missing)
+        if seq > ledger.upto + 1 and not ledger.has_room:
+            return (*asked, *missing)  # The node sends it again, once the hole before it is filled.
+        return (*asked, *missing, numbered)
 
     def _ledger(self, name: str, epoch: str, done: int) -> tuple[Ledger, Sequence[Missing]]:
         """The ledger of an epoch, and what will not come any more. Of an unknown one nothing was missed: what was done
@@ -200,6 +200,11 @@ class Reception:
         if topic not in self._complained and len(self._complained) < NODES_MAX:
             self._complained.add(topic)
             log.warning("%s: a message is left out: %s", topic, bad)
+
+
+def _span(numbered: Numbered) -> tuple[int, int]:
+    """The numbers that it stands for. A gap may bear the number of a message that was here before it was dropped."""
+    return (numbered.data.first if isinstance(numbered.data, Gap) else numbered.seq), numbered.seq
 
 
 _Seq = Annotated[int, Rule(ge=0)]
