@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edgeinfer.api import load, run
     from edgeinfer.model import Model
     from edgeinfer.result import Classification, Detection, Result
+    from edgeinfer.uplink.consumer import Consumer
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ __all__ = [
     "AmbiguousModel",
     "Classification",
     "ConfigError",
+    "Consumer",
     "Detection",
     "DeviceNotFound",
     "EdgeInferError",
@@ -55,6 +57,7 @@ __all__ = [
 # Imported when first asked for, so that `import edgeinfer` costs no numpy, no OpenCV and no runtime.
 _LAZY = {
     "Classification": "edgeinfer.result",
+    "Consumer": "edgeinfer.uplink.consumer",
     "Detection": "edgeinfer.result",
     "Model": "edgeinfer.model",
     "Result": "edgeinfer.result",

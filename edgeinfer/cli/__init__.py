@@ -25,6 +25,7 @@ COMMANDS = {
     "inspect": "show what is known about a model: tensors, operators, labels, and where each fact comes from",
     "tune": "measure every way to run a model here, check each, and keep the plan that run goes by",
     "bench": "measure single-stream latency and offline throughput, of the model alone and end to end",
+    "tail": "print what a fleet sends to an MQTT broker, a line for each result, as it comes",
     "devices": "show what this board can use: each device with its evidence, or the reason why not and what mends it",
 }
 

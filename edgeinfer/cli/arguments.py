@@ -24,6 +24,31 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--max-results", metavar="N", type=whole, help="at most so many of a frame, the best first")
 
 
+def add_mqtt_arguments(parser: argparse.ArgumentParser) -> None:
+    """How to come to a broker, in the words of `[uplink]` in the configuration."""
+    broker = parser.add_argument_group("the MQTT broker")
+    broker.add_argument("--mqtt-ca", metavar="FILE", help="certificates to trust, in PEM, instead of the system's")
+    broker.add_argument("--mqtt-cert", metavar="FILE", help="our own certificate, in PEM")
+    broker.add_argument("--mqtt-key", metavar="FILE", help="its key, where it is not in the same file")
+    broker.add_argument(
+        "--mqtt-server-name", metavar="NAME", help="what the broker's certificate bears, if not the host"
+    )
+    broker.add_argument("--mqtt-alpn", metavar="P", action="append", help="protocol to offer in TLS; repeatable")
+    broker.add_argument("--mqtt-user-file", metavar="FILE", help="a file with the user name, in one line")
+    broker.add_argument("--mqtt-password-file", metavar="FILE", help="a file with the password, in one line")
+    broker.add_argument("--mqtt-prefix", metavar="TOPIC", help="of every topic (edgeinfer/v1)")
+
+
+def stated_mqtt_flags(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was typed of `--mqtt-…`, by its names in `[uplink]`."""
+    begin = "mqtt_"
+    return {
+        name.removeprefix(begin): value
+        for name, value in vars(arguments).items()
+        if name.startswith(begin) and value is not None
+    }
+
+
 def stated_flags(arguments: argparse.Namespace) -> dict[str, Any]:
     """What was typed of the words of a pipeline, by their names in the configuration."""
     names = PipelineConfig.__struct_fields__

@@ -9,10 +9,14 @@ import sys
 import time
 import unicodedata
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from edgeinfer.errors import OutputError
-from edgeinfer.pipeline import Pipeline, Report
 from edgeinfer.result import Result
+
+if TYPE_CHECKING:
+    # Of no use to a command that runs no pipeline, and long to load.
+    from edgeinfer.pipeline import Pipeline, Report
 
 _CLEAR_LINE = "\r\x1b[K"
 _RATE_OVER_S = 2.0

@@ -14,6 +14,7 @@ PROMISED = [
     "AmbiguousModel",
     "Classification",
     "ConfigError",
+    "Consumer",
     "Detection",
     "DeviceNotFound",
     "EdgeInferError",

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from edgeinfer.uplink.ledger import RANGES_MAX, Ledger, Span
 
 SPANS = st.tuples(st.integers(1, 60), st.integers(0, 8)).map(lambda pair: (pair[0], pair[0] + pair[1]))
-STEPS = st.lists(st.one_of(st.tuples(st.just("add"), SPANS), st.tuples(st.just("done"), st.integers(0, 60))), max_size=40)
+STEPS = st.lists(
+    st.one_of(st.tuples(st.just("add"), SPANS), st.tuples(st.just("done"), st.integers(0, 60))), max_size=40
+)
 
 
 @settings(deadline=None)

@@ -121,7 +121,13 @@ def test_meta_is_kept_and_metrics_are_not():
 
 def test_no_two_messages_of_a_node_bear_the_same_id():
     compose = composer()
-    told = [compose.will(3), compose.will(4), compose.status("online", 0), compose.meta(meta()), compose.metrics(metrics())]
+    told = [
+        compose.will(3),
+        compose.will(4),
+        compose.status("online", 0),
+        compose.meta(meta()),
+        compose.metrics(metrics()),
+    ]
     compose.connected(session=4, last_seq=0)
     told += [compose.status("online", 0), compose(spooled(1)), compose(gap(2, 3))]
     assert len({(body(each)["source"], body(each)["id"]) for each in told}) == len(told)

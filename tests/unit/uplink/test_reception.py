@@ -236,7 +236,14 @@ def test_its_state_brings_it_back_to_where_it_was():
 
 
 @pytest.mark.parametrize(
-    "state", [b"", b"{", b"[]", b'{"schema":"other","nodes":{}}', b'{"schema":"edgeinfer.consumer/1","nodes":{"a":[["x",1,[]]]}}']
+    "state",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"schema":"other","nodes":{}}',
+        b'{"schema":"edgeinfer.consumer/1","nodes":{"a":[["x",1,[]]]}}',
+    ],
 )
 def test_a_state_that_is_none_is_refused(state):
     with pytest.raises(BadMessage, match="not the state of a consumer"):

@@ -45,7 +45,10 @@ def validator(name: str, *, strict: bool = False) -> jsonschema.Draft202012Valid
 
 
 def faults(name: str, body: object, *, strict: bool = False) -> list[str]:
-    return [f"{'/'.join(map(str, error.path))}: {error.message}" for error in validator(name, strict=strict).iter_errors(body)]
+    return [
+        f"{'/'.join(map(str, error.path))}: {error.message}"
+        for error in validator(name, strict=strict).iter_errors(body)
+    ]
 
 
 def event_bodies(*results) -> list[dict]:
@@ -108,7 +111,9 @@ def test_all_that_a_node_says_of_itself_fits():
         compose.status("online", 0),
         compose.status("degraded", 0, "door: down"),
         compose.status("stopped", 0),
-        compose.meta(meta(pipeline_info(), pipeline_info("yard", send="none", labels=(), snapshot=None, send_rate=2.0))),
+        compose.meta(
+            meta(pipeline_info(), pipeline_info("yard", send="none", labels=(), snapshot=None, send_rate=2.0))
+        ),
         compose.metrics(metrics()),
         compose(gap(5, 9), True),
     ]

@@ -81,7 +81,13 @@ def test_who_gives_a_command_cannot_have_the_node_speak_on_another_topic_of_ours
     topics = Topics("pi-7")
     assert may_be_answered_at("my/own/answers", topics)
     assert may_be_answered_at(topics.answer("pause"), topics)
-    for topic in (topics.status, topics.ack, "edgeinfer/v1/pi-8/status", "edgeinfer/v1/pi-7/cmd/pause", "edgeinfer/v1/x"):
+    for topic in (
+        topics.status,
+        topics.ack,
+        "edgeinfer/v1/pi-8/status",
+        "edgeinfer/v1/pi-7/cmd/pause",
+        "edgeinfer/v1/x",
+    ):
         assert not may_be_answered_at(topic, topics)
     for topic in ("", "a/+", "a/#", "$SYS/x", "a\0", "x" * 70_000):
         assert not may_be_answered_at(topic, topics)

@@ -1,0 +1,57 @@
+"""A link for programs that listen: under a client id of its own, without a will."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from typing import Any
+
+from edgeinfer.config import UplinkConfig
+from edgeinfer.errors import UsageError
+from edgeinfer.tomlfile import convert
+from edgeinfer.uplink.address import read_address
+from edgeinfer.uplink.backoff import Backoff
+from edgeinfer.uplink.link import MqttLink
+from edgeinfer.uplink.messages import PAYLOAD_BYTES_MAX
+from edgeinfer.words import unknown
+
+OPTIONS = (
+    "ca",
+    "cert",
+    "key",
+    "server_name",
+    "alpn",
+    "user_file",
+    "password_file",
+    "client_id",
+    "keepalive",
+    "prefix",
+)
+
+_ROOM_FOR_A_TOPIC = 128 << 10
+
+
+def subscriber_config(url: str, **options: Any) -> UplinkConfig:
+    """Where to listen, in the words of `[uplink]`: those of OPTIONS. Raises UsageError, ConfigError."""
+    for name in options:
+        if name not in OPTIONS:
+            raise UsageError(unknown("option", name, OPTIONS))
+    stated = {name: value for name, value in options.items() if value is not None}
+    config = convert({"url": url, **stated}, UplinkConfig, UsageError)
+    # What cannot be read now is said now, and not as one failed attempt after the other.
+    read_address(config, url_error=UsageError)
+    return config
+
+
+def open_subscriber(config: UplinkConfig) -> MqttLink:
+    """A link that begins to connect at its next turn."""
+    link = MqttLink(
+        lambda: read_address(config),
+        config.client_id or f"edgeinfer-{secrets.token_hex(6)}",
+        keepalive_s=config.keepalive,
+        backoff=Backoff(1.0, 30.0, random.random),
+        stolen=Backoff(30.0, 300.0, random.random),
+        packet_max=PAYLOAD_BYTES_MAX + _ROOM_FOR_A_TOPIC,
+    )
+    link.open(None)
+    return link
