@@ -26,7 +26,7 @@ class Status(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """How the node is. A state of a session below one that was seen already is late, and no longer true.
 
     session: a number for each connection, increasing. since: when it came to be so, RFC 3339; None in a will, which was
-    written before. reason: why degraded. epoch: of the spool.
+    written before. reason: why degraded. epoch: of the spool, "" while it cannot be opened.
     """
 
     state: State

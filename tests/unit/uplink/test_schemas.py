@@ -111,6 +111,7 @@ def test_all_that_a_node_says_of_itself_fits():
         compose.status("online", 0),
         compose.status("degraded", 0, "door: down"),
         compose.status("stopped", 0),
+        composer(epoch="").status("degraded", 0, "the spool cannot be opened"),
         compose.meta(
             meta(pipeline_info(), pipeline_info("yard", send="none", labels=(), snapshot=None, send_rate=2.0))
         ),
