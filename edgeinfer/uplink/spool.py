@@ -422,7 +422,7 @@ def _fitting(messages: Sequence[Message]) -> int:
     """How many of them, from the front, one commit takes: one at least."""
     size = 0
     for count, message in enumerate(messages):
-        size += min(cost(message), MESSAGE_BYTES_MAX)
+        size += cost(message) if len(message.data) <= MESSAGE_BYTES_MAX else 0
         if size > GROUP_BYTES_MAX and count:
             return count
     return len(messages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -138,7 +139,7 @@ class SpoolFile:
         try:
             with _reported_os(self.path):
                 connection.close()
-                reserve_wal(self.path)  # SQLite has deleted it; its room shall stay ours.
+                _reserve_wal(self.path)  # SQLite has deleted it; its room shall stay ours.
         finally:
             os.close(self._lock)
 
@@ -185,6 +186,8 @@ def pages_of(max_bytes: int) -> int:
 def _open_locked(path: Path, pages: int, on_alarm: OnAlarm) -> sqlite3.Connection:
     _make_room(path)
     if path.exists():
+        if not path.is_file():
+            raise SpoolError(f"the spool {path} is not a regular file")
         try:
             return _resized(path, _open_patiently(path), pages)
         except _DamagedError as damaged:
@@ -224,7 +227,7 @@ def _open_patiently(path: Path) -> sqlite3.Connection:
 
 
 def _open_sound(path: Path) -> sqlite3.Connection:
-    reserve_wal(path)
+    _reserve_wal(path)
     # psow=0: a commit begins a page of the device anew, rather than to write again where accepted results lie.
     connection = sqlite3.connect(
         f"file:{quote(str(path))}?mode=rw&psow=0", uri=True, timeout=0, isolation_level=None, check_same_thread=False
@@ -243,6 +246,16 @@ def _open_sound(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _reserve_wal(path: Path) -> None:
+    """Without that room, what was accepted can be read, and nothing be accepted until there is some."""
+    try:
+        reserve_wal(path)
+    except OSError as refused:
+        if refused.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        log.warning("the disk has no room for the log of the spool %s", path)
 
 
 def _check(connection: sqlite3.Connection) -> None:

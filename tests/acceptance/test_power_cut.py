@@ -1,4 +1,4 @@
-"""The power goes at any moment: what the spool has accepted is there afterwards. scripts/power_cut does it at length."""
+"""The power goes at any moment: what the spool has accepted is there afterwards. At length: scripts/power_cut."""
 
 from __future__ import annotations
 

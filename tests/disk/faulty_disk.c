@@ -23,7 +23,8 @@
 #include <unistd.h>
 
 enum change { CREATE = 1, WRITE, TRUNCATE, SYNC, SYNC_FOLDER, RENAME, UNLINK, MARK };
-/* WRITE, SYNC, READ, CHANGE of names; GROW: what needs room that the file has not, as on a full disk. */
+/* WRITE, SYNC, READ, change of NAMEs; GROW: what needs room that the file has not and that no other file has given back
+   since, as on a full disk. */
 enum kind { F_WRITE, F_SYNC, F_READ, F_NAME, F_GROW, KINDS };
 
 struct record {
@@ -44,6 +45,7 @@ static uint32_t number_of[FDS]; /* Of the file that is open there; 0: not ours. 
 static struct { dev_t device; ino_t inode; } known[FILES];
 static uint32_t last_number;
 static struct { int error; long after, times; } faults[KINDS];
+static int64_t given_back;
 
 #define REAL(name) ((__typeof__(&name))real(#name))
 
@@ -93,7 +95,10 @@ static uint32_t file_at(int fd) { return fd >= 0 && fd < FDS ? number_of[fd] : 0
 
 static int grows(int fd, int64_t end) {
     struct stat found;
-    return fstat(fd, &found) == 0 && end > found.st_size && fails(F_GROW);
+    if (faults[F_GROW].error == 0 || fstat(fd, &found) != 0 || end <= found.st_size) return 0;
+    if (end - found.st_size > given_back) return fails(F_GROW);
+    given_back -= end - found.st_size;
+    return 0;
 }
 
 static uint32_t numbered(int fd, const char *name, int is_new) {
@@ -117,7 +122,7 @@ static int opened(int (*call)(int, const char *, int, ...), int at, const char *
     struct stat before;
     int is_new = (flags & O_CREAT) && stat(path, &before) != 0;
     int fd = -1;
-    if (!(is_new && (fails(F_NAME) || fails(F_GROW)))) fd = call(at, path, flags, mode);
+    if (!(is_new && fails(F_NAME))) fd = call(at, path, flags, mode);
     if (fd >= 0 && fd < FDS) {
         number_of[fd] = numbered(fd, name, is_new);
         if ((flags & O_TRUNC) && !is_new) note(TRUNCATE, number_of[fd], 0, "", 0);
@@ -243,7 +248,10 @@ int unlink(const char *path) {
     const char *name = ours(path);
     if (name == NULL) return REAL(unlink)(path);
     if (fails(F_NAME)) return -1;
+    struct stat before;
+    int64_t size = stat(path, &before) == 0 ? before.st_size : 0;
     int done = REAL(unlink)(path);
+    if (done == 0) given_back += size;
     if (done == 0) note(UNLINK, 0, 0, name, strlen(name));
     return done;
 }
@@ -252,6 +260,7 @@ void disk_mark(const char *text) { note(MARK, 0, 0, text, strlen(text)); }
 
 void disk_fault(int kind, int error, long after, long times) {
     if (kind < 0 || kind >= KINDS) abort();
+    if (kind == F_GROW) given_back = 0;
     faults[kind].error = error;
     faults[kind].after = after;
     faults[kind].times = times;

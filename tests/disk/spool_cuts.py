@@ -61,8 +61,8 @@ class Tally:
 
     def __str__(self) -> str:
         return (
-            f"{len(self.lost)} of {self.rows} accepted lost ({self.cuts} power cuts, after which {self.checked} accepted "
-            f"messages were looked for; {len(self.wrong)} other faults)"
+            f"{len(self.lost)} of {self.rows} accepted lost ({self.cuts} power cuts, after which {self.checked} "
+            f"accepted messages were looked for; {len(self.wrong)} other faults)"
         )
 
 
