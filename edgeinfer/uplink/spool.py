@@ -222,6 +222,7 @@ class Spool:
             self._file.change("UPDATE spool SET last = ?, done = ?", self.last_seq, self.done_seq)
         self._deleted = self._durable_done = self.done_seq
         self._note_dropped(dropped)
+        self._note_size()
 
     def close(self) -> None:
         """May be called twice. Raises SpoolError; nothing that was accepted is lost by it."""
@@ -361,6 +362,9 @@ class Spool:
                 self._gaps[group.last] = group.first
                 self.dropped["too large"] += 1
         self._cached = groups[-1]
+        self._note_size()
+
+    def _note_size(self) -> None:
         self.size_bytes = self._used_pages() * PAGE_BYTES
         if self.size_bytes < self._pages * PAGE_BYTES // 2:
             self._is_full = False

@@ -36,7 +36,7 @@ SPOOL_BYTES_MIN = 4_000_000
 
 OnAlarm = Callable[[str], None]
 
-_CHECKPOINT_PAGES = 160
+_CHECKPOINT_PAGES = 240
 _RESIZED_FROM = 1 / 8
 _SET_ASIDE_MAX = 2
 
@@ -117,8 +117,11 @@ class SpoolFile:
             except BaseException:
                 self._roll_back()
                 raise
-        self._wal_pages += pages
-        self.written_bytes += pages * FRAME_BYTES if before is None else (_bytes_written_by_this_thread() or 0) - before
+        after = _bytes_written_by_this_thread()
+        # Nothing is counted for a file in memory.
+        written = after - before if before is not None and after is not None else 0
+        self._wal_pages += min(pages, 1 + written // PAGE_BYTES) if written else pages
+        self.written_bytes += pages * FRAME_BYTES if before is None else written
 
     def lose(self, why: str) -> SpoolLost:
         """Set the file aside, and close this; what to raise."""

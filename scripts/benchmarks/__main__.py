@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scripts.benchmarks import report, setting
 
-SCENARIOS = ("throughput", "live", "start", "postprocess", "scale", "paced", "isolation", "failover")
+SCENARIOS = ("throughput", "live", "start", "postprocess", "scale", "paced", "isolation", "failover", "spool")
 ROUNDS, QUICK_ROUNDS = 5, 2
 
 
