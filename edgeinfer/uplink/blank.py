@@ -25,6 +25,7 @@ WAL_PAGES = 400
 APPLICATION = 0x45495350
 VERSION = 1
 
+_ONLY_OURS = 0o600  # Results may show who was where.
 _SIZE_OFFSET = 28  # In the header: pages of the file, first page of the freelist, pages in the freelist.
 _TRUNK_HOLDS = PAGE_BYTES // 4 - 8  # SQLite leaves the last six entries of a freelist trunk unused.
 
@@ -58,6 +59,7 @@ def create(path: Path, pages: int, standing: Standing, dead_letters: Sequence[De
     for leftover in (beside, wal_of(beside)):
         leftover.unlink(missing_ok=True)
     try:
+        os.close(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _ONLY_OURS))
         _write_tables(beside, standing, dead_letters)
         with beside.open("r+b") as file:
             _add_free_pages(file.fileno(), pages)
@@ -74,10 +76,13 @@ def reserve_wal(path: Path) -> None:
     """Give the write-ahead log of that file its whole size, where it has not. Raises OSError."""
     wal = wal_of(path)
     is_new = not wal.exists()
-    with wal.open("ab") as file:
-        if file.tell() < WAL_PAGES * FRAME_BYTES:
-            _allocate(file.fileno(), WAL_PAGES * FRAME_BYTES)
-            os.fsync(file.fileno())
+    file = os.open(wal, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _ONLY_OURS)
+    try:
+        if os.fstat(file).st_size < WAL_PAGES * FRAME_BYTES:
+            _allocate(file, WAL_PAGES * FRAME_BYTES)
+            os.fsync(file)
+    finally:
+        os.close(file)
     if is_new:
         sync_folder(path.parent)
 

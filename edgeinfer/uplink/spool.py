@@ -131,8 +131,9 @@ class Spool:
     def commit(self, messages: Sequence[Message]) -> range:
         """Accept messages, durably, and the seqs they got: of as many from the front as a group holds, one at least.
 
-        One that is larger than MESSAGE_BYTES_MAX leaves a gap. What is dropped for them, by size or by age, is the
-        oldest. Raises SpoolError: none is accepted, and the spool can be used, and be tried again, later; or SpoolLost.
+        messages: one at least. One that is larger than MESSAGE_BYTES_MAX leaves a gap. What is dropped for them, by
+        size or by age, is the oldest. Raises SpoolError: none is accepted, and the spool can be used, and be tried
+        again, later; or SpoolLost.
         """
         taken = messages[: _fitting(messages)]
         self._clock_state = taken[-1].clock
@@ -140,11 +141,12 @@ class Spool:
         groups = list(self._grouped(taken))
         bodies = [pack(group.messages) for group in groups]
         pages = sum(2 + len(body) // PAGE_BYTES for body in bodies) + _OVERHEAD_PAGES
+        too_old = self._too_old(mark)
         is_delete_due = self.done_seq - self._deleted >= _DELETED_EVERY or self._room() < pages
         with self._file.transaction(pages):
             if is_delete_due:
                 self._delete_through(self.done_seq)
-            old = self._drop_old(mark)
+            old = self._drop(too_old, "age")
             dropped = self._drop_for(pages) or old
             self._leave_gap(dropped, mark)
             for group, body in zip(groups, bodies, strict=True):
@@ -212,12 +214,13 @@ class Spool:
 
         Raises SpoolError, SpoolLost.
         """
-        if self.done_seq == self._durable_done and not self._is_time_to_age():
-            return
         mark = self._clock.mark(self._clock_state)
+        too_old = self._too_old(mark)
+        if self.done_seq == self._durable_done and not too_old:
+            return
         with self._file.transaction(_OVERHEAD_PAGES):
             self._delete_through(self.done_seq)
-            dropped = self._drop_old(mark)
+            dropped = self._drop(too_old, "age")
             self._leave_gap(dropped, mark)
             self._file.change("UPDATE spool SET last = ?, done = ?", self.last_seq, self.done_seq)
         self._deleted = self._durable_done = self.done_seq
@@ -288,21 +291,27 @@ class Spool:
     def _delete_through(self, seq: int) -> None:
         self._file.change("DELETE FROM groups WHERE last <= ?", seq)
 
-    def _is_time_to_age(self) -> bool:
-        return self._max_age_s is not None and self._monotonic_ns() - self._aged_ns >= _AGED_EVERY_NS
+    def _too_old(self, mark: Mark) -> int:
+        """The last seq of what has been here too long, looked for once a minute; 0 where nothing has.
 
-    def _drop_old(self, mark: Mark) -> _Dropped | None:
-        """What has been here too long; of groups without an age, those before one that has."""
-        if self._max_age_s is None or not self._is_time_to_age():
-            return None
-        self._aged_ns = self._monotonic_ns()
-        limit_s = mark.at_s - self._max_age_s
-        kept = self._file.rows("SELECT last FROM groups WHERE at_s > ? ORDER BY last LIMIT 1", limit_s)
+        Of groups without an age, those before one that is too old.
+        """
+        now_ns = self._monotonic_ns()
+        if self._max_age_s is None or now_ns - self._aged_ns < _AGED_EVERY_NS:
+            return 0
+        self._aged_ns = now_ns
+        kept = self._file.rows(
+            "SELECT last FROM groups WHERE at_s > ? ORDER BY last LIMIT 1", mark.at_s - self._max_age_s
+        )
         before = kept[0][0] if kept else self.last_seq + 1
         old = self._file.rows(
             "SELECT last FROM groups WHERE last < ? AND at_s IS NOT NULL ORDER BY last DESC LIMIT 1", before
         )
-        return self._drop(old[0][0], "age") if old else None
+        return old[0][0] if old and not self._is_gap_alone(old[0][0]) else 0
+
+    def _is_gap_alone(self, seq: int) -> bool:
+        """Whether all up to that is the gap that was left when earlier ones were dropped."""
+        return self._gaps.get(seq, seq + 1) <= self.done_seq + 1
 
     def _drop_for(self, pages: int) -> _Dropped | None:
         """As much of the oldest as a commit of so many pages needs, and some more."""
@@ -311,10 +320,9 @@ class Spool:
         while (missing := wanted - self._room()) > 0:
             wanted = pages + self._pages // _DROPPED_PART
             through = self._end_of_oldest(missing * PAGE_BYTES)
-            step = self._drop(through, "full") if through else None
-            if step is None:
+            if self._is_gap_alone(through):
                 break
-            dropped = step
+            dropped = self._drop(through, "full")
         return dropped
 
     def _end_of_oldest(self, size: int) -> int:
@@ -327,8 +335,7 @@ class Spool:
         return through
 
     def _drop(self, through: int, reason: str) -> _Dropped | None:
-        """Nothing where only the gap that earlier ones have left would go."""
-        if self._gaps.get(through, through + 1) <= self.done_seq + 1:
+        if not through:
             return None
         self._delete_through(through)
         return _Dropped(through, reason)
@@ -406,16 +413,15 @@ class Spool:
 
     def _find_gaps(self) -> dict[int, int]:
         """First seq of each gap that is not done, by its last. The numbers on disk must follow each other."""
-        expected, gaps = None, {}
-        for first, last, is_gap in self._file.rows("SELECT first, last, is_gap FROM groups ORDER BY last"):
-            if first > last or first != (expected or min(first, self.done_seq + 1)):
-                raise self._file.lose("is damaged: its numbers do not follow each other")
-            expected = last + 1
-            if is_gap and last > self.done_seq:
-                gaps[last] = first
-        if expected is None and self.done_seq < self.last_seq:
-            raise self._file.lose("is damaged: its messages are missing")
-        return gaps
+        (holes,) = self._file.ask(
+            "SELECT count(*) FROM (SELECT first, last, lag(last, 1, min(first - 1, ?)) OVER (ORDER BY last) AS before"
+            " FROM groups) WHERE first != before + 1 OR first > last",
+            self.done_seq,
+        )
+        (count,) = self._file.ask("SELECT count(*) FROM groups")
+        if holes or (not count and self.done_seq < self.last_seq):
+            raise self._file.lose("is damaged: its numbers do not follow each other")
+        return dict(self._file.rows("SELECT last, first FROM groups WHERE is_gap AND last > ?", self.done_seq))
 
     def _last_mark(self) -> Mark:
         rows = self._file.rows("SELECT at_s, wall_s FROM groups WHERE at_s IS NOT NULL ORDER BY last DESC LIMIT 1")

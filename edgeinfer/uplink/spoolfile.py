@@ -127,11 +127,13 @@ class SpoolFile:
         """Set the file aside, and close this; what to raise."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                connection.close()
-            with _reported_os(self.path):
-                _set_aside(self.path, why, self._on_alarm)
-            os.close(self._lock)
+            try:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
+                with _reported_os(self.path):
+                    _set_aside(self.path, why, self._on_alarm)
+            finally:
+                os.close(self._lock)
         return SpoolLost(f"the spool {self.path} {why}", hint="it was set aside")
 
     def close(self) -> None:
@@ -276,14 +278,15 @@ def _check(connection: sqlite3.Connection) -> None:
 
 def _resized(path: Path, connection: sqlite3.Connection, pages: int) -> sqlite3.Connection:
     """With nothing waiting, a file of another size than wanted is begun anew, and goes on where the old one was."""
-    standing = standing_of(connection)
     (present,) = connection.execute("PRAGMA page_count").fetchone()
-    wanted = min(pages, _affordable_pages(path))
-    if standing.done < standing.last or abs(wanted - present) < present * _RESIZED_FROM:
+    standing, affordable = standing_of(connection), _affordable_pages(path)
+    wanted = pages if pages < present else max(present, min(pages, affordable))
+    is_other = abs(wanted - present) > present * _RESIZED_FROM
+    if not is_other or standing.done < standing.last or wanted > affordable:
         return connection
     dead_letters = connection.execute("SELECT seq, reason, body FROM dead_letters").fetchall()
     connection.close()
-    _begin(path, pages, standing, dead_letters)
+    _begin(path, wanted, standing, dead_letters)
     return _open_sound(path)
 
 
@@ -370,7 +373,11 @@ def _reported_os(path: Path) -> Iterator[None]:
 def _bytes_written_by_this_thread() -> int | None:
     """To devices, by the kernel's account: nothing for a file in memory. None where it keeps none."""
     try:
-        text = Path("/proc/thread-self/io").read_bytes()
+        handle = os.open("/proc/thread-self/io", os.O_RDONLY)  # Twice for each commit: not by way of a file object.
+        try:
+            text = os.read(handle, 512)
+        finally:
+            os.close(handle)
         return int(text.partition(b"\nwrite_bytes: ")[2].partition(b"\n")[0])
     except (OSError, ValueError):
         return None

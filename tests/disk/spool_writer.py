@@ -53,7 +53,8 @@ def live(path: Path, life: int, rows: int, synchronous: str) -> None:
 
 def _open(path: Path, synchronous: str) -> Spool:
     spool = Spool.open(path, max_bytes=MAX_BYTES, on_alarm=lambda text: print(text, file=sys.stderr))
-    spool._file.rows(f"PRAGMA synchronous={synchronous}")
+    if synchronous != "FULL":
+        spool._file.rows(f"PRAGMA synchronous={synchronous}")
     return spool
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 
 import msgspec
@@ -288,6 +289,57 @@ def test_the_file_is_sound_in_the_eyes_of_sqlite(shelf):
     database = sqlite3.connect(shelf.path)
     assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     database.close()
+
+
+def test_flushing_writes_nothing_where_nothing_has_changed(shelf):
+    spool = shelf.open(max_age_s=1e6)
+    spool.commit(shelf.messages(1, 2))
+    spool.done(1)
+    spool.flush()
+    log = shelf.path.with_name("spool.db-wal").read_bytes()
+    for _ in range(3):
+        shelf.now.pass_(100)
+        spool.flush()
+    assert shelf.path.with_name("spool.db-wal").read_bytes() == log
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_done_to_it_every_number_is_a_message_a_gap_or_done(shelf, seed):
+    drawn = random.Random(seed)
+    spool = shelf.open()
+    offered, buried = {}, set()
+    for _ in range(60):
+        match drawn.choice(("commit", "commit", "commit", "done", "bury", "flush", "open")):
+            case "commit":
+                messages = [noise(0, drawn.choice((100, 100, 60_000))) for _ in range(drawn.choice((1, 3, 40)))]
+                offered.update(zip(spool.commit(messages), messages, strict=False))
+            case "done":
+                spool.done(drawn.randint(0, max(0, spool.last_seq - 100)))
+            case "bury":
+                seq = drawn.randint(1, spool.last_seq + 1)
+                spool.bury(seq, "denied")
+                buried.add(seq)
+            case "flush":
+                spool.flush()
+            case "open":
+                before = (spool.epoch, spool.last_seq, spool.done_seq, spool.depth, everything(spool))
+                spool.close()
+                spool = shelf.open()
+                assert (spool.epoch, spool.last_seq, spool.done_seq, spool.depth, everything(spool)) == before
+        after = spool.done_seq
+        found = everything(spool)
+        assert len(found) == spool.depth
+        for each in found:
+            if each.message.channel == "gap":
+                gap = msgspec.json.decode(each.message.data, type=Gap)
+                assert gap.first <= after + 1
+                assert gap.last == each.seq
+                assert gap.reason == "full" or {*range(gap.first, gap.last + 1)} <= buried
+            else:
+                assert (each.seq, each.message) == (after + 1, offered[each.seq])
+            after = each.seq
+        assert after == spool.last_seq
+    assert spool.last_seq == max(offered)
 
 
 def test_a_damaged_group_becomes_a_gap_and_the_rest_is_delivered(shelf):

@@ -105,6 +105,18 @@ def test_the_time_off_does_not_count_while_the_clock_is_in_1970(shelf):
     assert spool.dropped["age"] >= 1
 
 
+@pytest.mark.parametrize("jump", [-50 * 365 * DAY, 2 * DAY])
+def test_a_clock_that_was_wrong_for_a_moment_before_the_power_went_or_after_is_not_believed(shelf, jump):
+    spool = settled(shelf, max_age_s=DAY)
+    shelf.now.jump(min(jump, 0))
+    live(shelf, spool, 120, every=60)  # The kernel calls it synchronised still.
+    spool = reopened(shelf, spool, closed_s=max(jump, 0) + HOUR, max_age_s=DAY)
+    live(shelf, spool, 120, every=60)
+    shelf.now.unix_s = 1_795_000_000.0 + HOUR
+    live(shelf, spool, HOUR, every=60)
+    assert left(spool)[0] == 1
+
+
 def test_messages_of_1970_do_not_go_when_the_clock_is_set(shelf):
     shelf.now.unix_s = 10.0
     spool = shelf.open(max_age_s=DAY)
