@@ -27,6 +27,9 @@ _DROPPED_PART = 64
 # What a transaction writes beside the groups themselves, at most.
 _OVERHEAD_PAGES = 12
 _DELETED_EVERY = 500
+# What one transaction deletes: all of it is in memory meanwhile. The smallest groups are so many a page.
+_STEP_PAGES = 256
+_GROUPS_A_PAGE = 40
 _AGED_EVERY_NS = 60_000_000_000
 _DEAD_LETTERS_MAX = 100
 _DEAD_LETTER_BYTES_MAX = 2048
@@ -68,7 +71,7 @@ class Spool:
         standing = file.standing()
         self.epoch = standing.epoch
         self.last_seq = standing.last
-        self.done_seq = self._deleted = self._durable_done = standing.done
+        self.done_seq = self._durable_done = standing.done
         self.dropped: Counter[str] = Counter()
         self._file = file
         self._pages = min(file.pages, pages_of(max_bytes))
@@ -81,6 +84,8 @@ class Spool:
         self._cached: _Group | None = None
         self._gaps = self._find_gaps()
         self._clock = SpoolClock(clock, self._last_mark())
+        oldest = file.rows("SELECT first FROM groups ORDER BY last LIMIT 1")
+        self._deleted = oldest[0][0] - 1 if oldest else self.last_seq
         self.size_bytes = self._used_pages() * PAGE_BYTES
 
     @classmethod
@@ -96,8 +101,8 @@ class Spool:
         """The spool at `path`, which goes on where it was, or a new one where there is none.
 
         max_bytes: of the file and its write-ahead log, taken from the disk at once (half of what is free at most). A
-        smaller limit than before counts from now on; the file itself gets its new size when it is opened with nothing
-        waiting. max_age_s: see SpoolClock for how a message ages. A damaged file is set aside as `<name>.corrupt-<n>`,
+        smaller limit than before is reached within some commits; the file itself gets its new size when it is opened
+        with nothing waiting. max_age_s: see SpoolClock for how a message ages. A damaged file is set aside as `<name>.corrupt-<n>`,
         of which the newest two are kept, and a new epoch begins; on_alarm gets a line then, and when messages are lost.
         Raises SpoolError: no room, read-only, in use by another process; trying again later may help.
         """
@@ -143,16 +148,15 @@ class Spool:
         pages = sum(2 + len(body) // PAGE_BYTES for body in bodies) + _OVERHEAD_PAGES
         too_old = self._too_old(mark)
         is_delete_due = self.done_seq - self._deleted >= _DELETED_EVERY or self._room() < pages
+        deleted = self._in_one_step(self.done_seq) if is_delete_due else self._deleted
         with self._file.transaction(pages):
-            if is_delete_due:
-                self._delete_through(self.done_seq)
+            self._delete_through(deleted)
             old = self._drop(too_old, "age")
             dropped = self._drop_for(pages) or old
             self._leave_gap(dropped, mark)
             for group, body in zip(groups, bodies, strict=True):
                 self._insert(group, body, mark.at_s if mark.is_settled else None, mark.wall_s, self.done_seq)
-        self._deleted = self.done_seq if is_delete_due else self._deleted
-        self._durable_done = self.done_seq
+        self._deleted, self._durable_done = deleted, self.done_seq
         self._note_dropped(dropped)
         self._note_accepted(groups)
         return range(groups[0].first, groups[-1].last + 1)
@@ -218,12 +222,13 @@ class Spool:
         too_old = self._too_old(mark)
         if self.done_seq == self._durable_done and not too_old:
             return
+        deleted = self._in_one_step(self.done_seq)
         with self._file.transaction(_OVERHEAD_PAGES):
-            self._delete_through(self.done_seq)
+            self._delete_through(deleted)
             dropped = self._drop(too_old, "age")
             self._leave_gap(dropped, mark)
             self._file.change("UPDATE spool SET last = ?, done = ?", self.last_seq, self.done_seq)
-        self._deleted = self._durable_done = self.done_seq
+        self._deleted, self._durable_done = deleted, self.done_seq
         self._note_dropped(dropped)
         self._note_size()
 
@@ -299,7 +304,6 @@ class Spool:
         now_ns = self._monotonic_ns()
         if self._max_age_s is None or now_ns - self._aged_ns < _AGED_EVERY_NS:
             return 0
-        self._aged_ns = now_ns
         kept = self._file.rows(
             "SELECT last FROM groups WHERE at_s > ? ORDER BY last LIMIT 1", mark.at_s - self._max_age_s
         )
@@ -307,7 +311,10 @@ class Spool:
         old = self._file.rows(
             "SELECT last FROM groups WHERE last < ? AND at_s IS NOT NULL ORDER BY last DESC LIMIT 1", before
         )
-        return old[0][0] if old and not self._is_gap_alone(old[0][0]) else 0
+        if not old or self._is_gap_alone(old[0][0]):
+            self._aged_ns = now_ns
+            return 0
+        return self._in_one_step(old[0][0])
 
     def _is_gap_alone(self, seq: int) -> bool:
         """Whether all up to that is the gap that was left when earlier ones were dropped."""
@@ -315,22 +322,24 @@ class Spool:
 
     def _drop_for(self, pages: int) -> _Dropped | None:
         """As much of the oldest as a commit of so many pages needs, and some more."""
-        dropped = None
-        wanted = pages
-        while (missing := wanted - self._room()) > 0:
-            wanted = pages + self._pages // _DROPPED_PART
-            through = self._end_of_oldest(missing * PAGE_BYTES)
-            if self._is_gap_alone(through):
-                break
-            dropped = self._drop(through, "full")
-        return dropped
+        if self._room() >= pages:
+            return None
+        missing = pages + self._pages // _DROPPED_PART - self._room()
+        through = self._end_of_oldest(min(missing, pages + _STEP_PAGES))
+        return None if self._is_gap_alone(through) else self._drop(through, "full")
 
-    def _end_of_oldest(self, size: int) -> int:
-        """The last seq of the oldest groups that have so many bytes together, or of some of them; 0 without any."""
-        through, sum_bytes = 0, 0
-        for last, body_bytes in self._file.rows("SELECT last, length(body) FROM groups ORDER BY last LIMIT 1000"):
-            through, sum_bytes = last, sum_bytes + body_bytes
-            if sum_bytes >= size:
+    def _in_one_step(self, through: int) -> int:
+        """So far, or as far as one transaction shall delete."""
+        return min(through, self._end_of_oldest(_STEP_PAGES)) or self._deleted
+
+    def _end_of_oldest(self, pages: int) -> int:
+        """The last seq of the oldest groups that fill so many pages together, or of all; 0 without any."""
+        through, missing = 0, pages * PAGE_BYTES
+        for last, size in self._file.rows(
+            "SELECT last, length(body) FROM groups ORDER BY last LIMIT ?", pages * _GROUPS_A_PAGE
+        ):
+            through, missing = last, missing - size
+            if missing <= 0:
                 break
         return through
 

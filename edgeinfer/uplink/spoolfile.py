@@ -45,6 +45,7 @@ _PRAGMAS = (
     "synchronous=FULL",
     "secure_delete=OFF",  # Debian's default overwrites what is deleted.
     "wal_autocheckpoint=0",
+    "cache_spill=OFF",  # The log has room for what a transaction has changed in the end, not for all on the way.
     "cell_size_check=ON",
     "trusted_schema=OFF",
     "mmap_size=0",

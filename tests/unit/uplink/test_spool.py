@@ -113,6 +113,22 @@ def test_what_is_done_is_deleted_and_its_room_used_again(shelf):
     assert spool.size_bytes < SMALL // 2
 
 
+def test_a_large_backlog_is_deleted_in_steps_that_the_log_has_room_for(shelf):
+    spool = shelf.open(max_bytes=16_000_000)
+    while spool.size_bytes < 10_000_000:
+        spool.commit([noise(0, 2000) for _ in range(100)])
+    log = shelf.path.with_name("spool.db-wal")
+    size = log.stat().st_size
+    spool.done(spool.last_seq)
+    for _ in range(12):
+        spool.flush()
+        spool.commit(shelf.messages(1))
+        assert log.stat().st_size == size
+        spool.done(spool.last_seq)
+    assert spool.size_bytes < 1_000_000
+    assert not spool.dropped
+
+
 def test_oldest_tells_of_the_first_that_is_not_done(shelf):
     spool = shelf.open()
     times = []
