@@ -102,9 +102,10 @@ class Spool:
 
         max_bytes: of the file and its write-ahead log, taken from the disk at once (half of what is free at most). A
         smaller limit than before is reached within some commits; the file itself gets its new size when it is opened
-        with nothing waiting. max_age_s: see SpoolClock for how a message ages. A damaged file is set aside as `<name>.corrupt-<n>`,
-        of which the newest two are kept, and a new epoch begins; on_alarm gets a line then, and when messages are lost.
-        Raises SpoolError: no room, read-only, in use by another process; trying again later may help.
+        with nothing waiting. max_age_s: see SpoolClock for how a message ages. A damaged file is set aside as
+        `<name>.corrupt-<n>`, of which the newest two are kept, and a new epoch begins; on_alarm gets a line then, and
+        when messages are lost. Raises SpoolError: no room, read-only, in use by another process; trying again later may
+        help.
         """
         for _ in range(2):
             file = open_spool_file(path, max_bytes, on_alarm)

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from edgeinfer.durable import sync_folder
 from edgeinfer.errors import SpoolError, SpoolLost
+from edgeinfer.uplink import aside
 from edgeinfer.uplink.blank import (
     APPLICATION,
     FRAME_BYTES,
@@ -38,7 +39,6 @@ OnAlarm = Callable[[str], None]
 
 _CHECKPOINT_PAGES = 240
 _RESIZED_FROM = 1 / 8
-_SET_ASIDE_MAX = 2
 
 _PRAGMAS = (
     "locking_mode=EXCLUSIVE",  # Also keeps the index of the write-ahead log in memory.
@@ -72,7 +72,7 @@ class SpoolFile:
         self._lock = lock
         self._on_alarm = on_alarm
         self._wal_pages = WAL_PAGES  # What a crash has left in it is to be checkpointed first.
-        self.pages: int = self.ask("PRAGMA page_count")[0]
+        self.pages: int = connection.execute("PRAGMA page_count").fetchone()[0]
 
     @property
     def is_open(self) -> bool:
@@ -132,7 +132,7 @@ class SpoolFile:
                 with contextlib.suppress(sqlite3.Error):
                     connection.close()
                 with _reported_os(self.path):
-                    _set_aside(self.path, why, self._on_alarm)
+                    self._on_alarm(aside.put(self.path, why))
             finally:
                 os.close(self._lock)
         return SpoolLost(f"the spool {self.path} {why}", hint="it was set aside")
@@ -197,7 +197,7 @@ def _open_locked(path: Path, pages: int, on_alarm: OnAlarm) -> sqlite3.Connectio
         try:
             return _resized(path, _open_patiently(path), pages)
         except _DamagedError as damaged:
-            _set_aside(path, str(damaged), on_alarm)
+            on_alarm(aside.put(path, str(damaged)))
     _begin(path, pages, Standing(secrets.token_hex(8)))
     try:
         return _open_sound(path)
@@ -299,39 +299,10 @@ def _affordable_pages(path: Path) -> int:
 
 def _make_room(path: Path) -> None:
     """What was set aside goes before the spool has no room."""
-    for aside in _set_aside_before(path):
+    for old in aside.before(path):
         if path.exists() or _affordable_pages(path) >= pages_of(SPOOL_BYTES_MIN):
             return
-        _unlink_aside(aside)
-
-
-def _set_aside(path: Path, why: str, on_alarm: OnAlarm) -> None:
-    """Rename the file and its log durably, and keep the newest few of them."""
-    before = _set_aside_before(path)
-    aside = path.with_name(f"{path.name}.corrupt-{1 + max(map(_number_of, before), default=0)}")
-    path.rename(aside)
-    sync_folder(path.parent)  # Before the log goes: without it the file would pass for an older, sound one.
-    with contextlib.suppress(FileNotFoundError):
-        wal_of(path).rename(wal_of(aside))
-    for old in [*before, aside][:-_SET_ASIDE_MAX]:
-        _unlink_aside(old)
-    sync_folder(path.parent)
-    on_alarm(f"the spool {path} {why}; it was set aside as {aside.name}")
-
-
-def _set_aside_before(path: Path) -> list[Path]:
-    """Oldest first."""
-    found = [each for each in path.parent.glob(f"{path.name}.corrupt-*") if each.name.rpartition("-")[2].isdecimal()]
-    return sorted(found, key=_number_of)
-
-
-def _number_of(aside: Path) -> int:
-    return int(aside.name.rpartition("-")[2])
-
-
-def _unlink_aside(aside: Path) -> None:
-    wal_of(aside).unlink(missing_ok=True)
-    aside.unlink(missing_ok=True)
+        aside.forget(old)
 
 
 def standing_of(connection: sqlite3.Connection) -> Standing:
