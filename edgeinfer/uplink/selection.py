@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -83,7 +82,8 @@ class Selection:
 
     def _out(self, result: Result, now_ns: int) -> Message:
         self._held = None
-        self._sent = (state_of(result), result.monotonic_ns)
+        if self._send == "changes":
+            self._sent = (state_of(result), result.monotonic_ns)
         if self._pace is not None:
             self._pace.take(now_ns)
         return message_of_result(result)
@@ -150,6 +150,8 @@ class _Events:
             best = result.classes[0].label if result.classes else ""
             return self._take_class(result, best)
         counts = _counts(result)
+        if counts == self._counts and not self._candidates:
+            return []
         return [
             event
             for label in sorted({*self._counts, *self._candidates, *counts})
@@ -215,6 +217,10 @@ def _happening(
     )
 
 
-def _counts(result: Result, *, tracked: bool = True) -> Mapping[str, int]:
+def _counts(result: Result, *, tracked: bool = True) -> dict[str, int]:
     """How many there are of each label."""
-    return Counter(found.label for found in result.detections or () if tracked or found.track_id is None)
+    counts: dict[str, int] = {}
+    for found in result.detections or ():
+        if tracked or found.track_id is None:
+            counts[found.label] = counts.get(found.label, 0) + 1
+    return counts

@@ -128,6 +128,7 @@ def test_no_two_messages_of_a_node_bear_the_same_id():
         compose.meta(meta()),
         compose.metrics(metrics()),
     ]
+    told += [compose.status("degraded", 0, "why"), compose.meta(meta()), compose.metrics(metrics())]
     compose.connected(session=4, last_seq=0)
     told += [compose.status("online", 0), compose(spooled(1)), compose(gap(2, 3))]
     assert len({(body(each)["source"], body(each)["id"]) for each in told}) == len(told)

@@ -89,6 +89,12 @@ def test_no_more_than_the_rate_is_sent_and_not_much_less(rate):
         assert sum(1 for time_ns in times if begin <= time_ns < begin + 10_000_000_000) <= rate * 10 + 1
 
 
+def test_what_a_silence_left_unsent_is_not_made_up_for_in_a_burst():
+    selection = Selection("all", 2.0)
+    assert sent(selection, [result(0, at_s=0.0)]) == [0]
+    assert sent(selection, [result(seq, at_s=60 + seq / 10) for seq in range(1, 12)]) == [1, 6, 11]
+
+
 def test_the_newest_of_those_held_back_is_sent_when_its_time_comes():
     selection = Selection("all", 1.0)
     assert sent(selection, [result(seq, at_s=seq / 10) for seq in range(5)]) == [0]
