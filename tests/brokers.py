@@ -60,7 +60,9 @@ def mosquitto(folder: Path) -> Iterator[Broker]:
     if _MOSQUITTO is None:
         pytest.skip("mosquitto is not installed")
     port = free_port()
-    (folder / "mosquitto.conf").write_text(f"listener {port} localhost\nallow_anonymous true\nmax_queued_messages 0\n")
+    # As root it would become another user, who cannot read this folder; nobody else is asked who to be.
+    settings = f"user root\nlistener {port} localhost\nallow_anonymous true\nmax_queued_messages 0\n"
+    (folder / "mosquitto.conf").write_text(settings)
     with _running(Broker(port, [_MOSQUITTO, "-c", "mosquitto.conf"], folder)) as broker:
         yield broker
 

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
-from brokers import amqtt, mosquitto
+from brokers import amqtt, free_port, mosquitto
 from sightings import composer, gap, meta, metrics, pipeline_info, result, spooled
 
 from edgeinfer import Consumer, OutputError, UsageError
@@ -164,7 +165,13 @@ def test_the_subscriber_in_python_prints_what_a_node_finds(kind, tmp_path):
         Program([sys.executable, "-W", "error", "-c", at_port(code, broker.port)], tmp_path) as program,
     ):
         line = until_printed(program, node, node.compose(spooled(41, A_RESULT)))[0]
-    assert line == "2026-11-18T11:06:41.200000Z /edgeinfer/pi-7/door ['person', 'dog']"
+        classified = message_of_result(result(13, best="tabby"))
+        node.say(node.compose(spooled(42, classified)))
+        deadline = time.monotonic() + 20
+        while "tabby" not in program.lines[-1] and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert line == "edgeinfer/v1/pi-7/results/door ['person', 'dog']"
+    assert program.lines[-1] == "edgeinfer/v1/pi-7/results/door ['tabby']"
 
 
 def test_the_consumer_in_python_prints_each_message_once_and_acknowledges_it(broker, node, tmp_path):
@@ -188,7 +195,7 @@ def test_the_subscriber_in_node_prints_what_a_node_finds(broker, node, tmp_path)
     code = at_port(block("js", "In Node"), broker.port)
     with Program(["node", "-e", code], tmp_path) as program:
         line = until_printed(program, node, node.compose(spooled(41, A_RESULT)))[0]
-    assert line == "2026-11-18T11:06:41.200000Z /edgeinfer/pi-7/door [ 'person', 'dog' ]"
+    assert line == "edgeinfer/v1/pi-7/results/door [ 'person', 'dog' ]"
 
 
 def test_the_line_for_mosquitto_sub_prints_topic_and_event(broker, node, tmp_path):
@@ -530,6 +537,55 @@ def test_tail_leaves_rubbish_out_and_goes_on(broker, node, tmp_path):
         program.process.send_signal(signal.SIGINT)
         assert program.process.wait(20) == 130
         assert "edgeinfer/v1/pi-7/status: not a CloudEvent" in program.process.stderr.read()
+
+
+def certificate_for_localhost(folder: Path) -> None:
+    """cert.pem, signed by itself, and key.pem."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(timezone.utc)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    (folder / "key.pem").write_bytes(private)
+
+
+def test_tail_and_consumer_come_by_tls_with_a_password_from_a_file(broker, tmp_path):
+    if shutil.which("mosquitto_passwd") is None:
+        pytest.skip("mosquitto_passwd is not installed")
+    certificate_for_localhost(tmp_path)
+    subprocess.run(["mosquitto_passwd", "-c", "-b", "users", "ann", "s3 cret"], cwd=tmp_path, check=True)
+    (tmp_path / "users").chmod(0o644)
+    (tmp_path / "key.pem").chmod(0o644)
+    (tmp_path / "password").write_text("s3 cret\n")
+    secure = free_port()
+    conf = tmp_path / "mosquitto.conf"
+    tls = f"listener {secure} localhost\ncertfile cert.pem\nkeyfile key.pem\npassword_file users\n"
+    conf.write_text(f"per_listener_settings true\n{conf.read_text()}{tls}")
+    broker.kill()
+    broker.start()
+    url = f"mqtts://ann@localhost:{secure}/"
+    command = [sys.executable, "-W", "error", "-m", "edgeinfer", "tail", url, "--count", "1"]
+    files = ["--mqtt-ca", "cert.pem", "--mqtt-password-file", "password"]
+    heard = Consumer(url, ca=str(tmp_path / "cert.pem"), password_file=str(tmp_path / "password"))
+    with Node(broker.port) as node, Program([*command, *files], tmp_path) as program, Listener(heard) as listener:
+        assert "1 dog, 1 person" in until_printed(program, node, node.compose(spooled(41, A_RESULT)))[0]
+        assert listener.wait_for(1) == [41]
+    with Program([*command, "--mqtt-ca", "cert.pem"], tmp_path) as program:
+        line = program.process.stderr.readline()
+    assert "user name or password" in line or "not authorised" in line
 
 
 @pytest.mark.parametrize(

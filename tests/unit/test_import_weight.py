@@ -10,7 +10,7 @@ import pytest
 from edgeinfer.cli import COMMANDS
 
 RUNTIMES = {"ai_edge_litert", "tflite_runtime", "onnxruntime", "openvino"}
-HEAVY = {*RUNTIMES, "cv2", "numpy"}
+HEAVY = {*RUNTIMES, "cv2", "numpy", "paho"}
 
 
 def loaded_by(program: str) -> set[str]:
