@@ -27,8 +27,6 @@ from edgeinfer.result import IdMaker, ModelInfo, Outcome, Result, SourceInfo, Ti
 from edgeinfer.runtimes import Runtime
 from edgeinfer.tasks import TASKS, MakeTask, Task
 
-_DECIMALS_MS = 3
-
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -309,4 +307,5 @@ def _source_info(uri: str, width: int, height: int) -> SourceInfo:
 
 
 def _ms(nanoseconds: int) -> float:
-    return round(nanoseconds / 1e6, _DECIMALS_MS)
+    """With three decimals; `round` takes three times as long."""
+    return (nanoseconds + 500) // 1000 / 1000

@@ -16,6 +16,7 @@ from edgeinfer.clock import ClockState
 SCHEMA = "edgeinfer.result/1"
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_LOW_BITS = 30
 _PAIRS = tuple(high + low for high in _CROCKFORD for low in _CROCKFORD)
 
 
@@ -116,14 +117,24 @@ class IdMaker:
         self._unix_ns = unix_ns
         self._lock = threading.Lock()
         self._last_ms = 0
-        # One bit less than there is room for, to count up in.
-        self._random = secrets.randbits(79)
+        self._time = _crockford(0, 5)
+        # One bit less than there is room for, to count up in. What seldom changes is written out once.
+        random = secrets.randbits(79)
+        self._high, self._low = random >> _LOW_BITS, random & (1 << _LOW_BITS) - 1
+        self._head = _crockford(self._high, 5)
 
     def __call__(self) -> str:
         with self._lock:
-            self._last_ms = max(self._last_ms, self._unix_ns() // 1_000_000)
-            self._random += 1
-            return _crockford(self._last_ms, 5) + _crockford(self._random, 8)
+            now_ms = self._unix_ns() // 1_000_000
+            if now_ms > self._last_ms:
+                self._last_ms, self._time = now_ms, _crockford(now_ms, 5)
+            self._low += 1
+            if self._low >> _LOW_BITS:
+                self._low = 0
+                self._high += 1
+                self._head = _crockford(self._high, 5)
+            low = self._low
+            return f"{self._time}{self._head}{_PAIRS[low >> 20]}{_PAIRS[low >> 10 & 1023]}{_PAIRS[low & 1023]}"
 
 
 def as_utf8(name: str) -> str:

@@ -107,3 +107,10 @@ def test_the_kernel_is_asked_about_its_clock_at_most_once_a_minute(monkeypatch):
 
 def test_the_kernel_answers_about_its_clock():
     assert ClockWatch(Clock()).state() in ("synced", "unsynced")
+
+
+def test_ids_increase_where_the_lower_part_of_the_random_number_is_full(monkeypatch):
+    monkeypatch.setattr("edgeinfer.result.secrets.randbits", lambda bits: (5 << 30) + (1 << 30) - 2)
+    new_id = IdMaker(lambda: 1_469_918_176_385_000_000)
+    ids = [new_id() for _ in range(3)]
+    assert [each[-16:] for each in ids] == ["0000000005ZZZZZZ", "0000000006000000", "0000000006000001"]
