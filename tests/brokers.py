@@ -55,14 +55,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def mosquitto(folder: Path) -> Iterator[Broker]:
-    """mosquitto with its defaults, but open to everybody on this machine."""
+def mosquitto(folder: Path, *settings: str, port: int | None = None) -> Iterator[Broker]:
+    """mosquitto with its defaults, but open to everybody on this machine. settings: further lines, of the listener or
+    of all."""
     if _MOSQUITTO is None:
         pytest.skip("mosquitto is not installed")
-    port = free_port()
+    port = port or free_port()
     # As root it would become another user, who cannot read this folder; nobody else is asked who to be.
-    settings = f"user root\nlistener {port} localhost\nallow_anonymous true\nmax_queued_messages 0\n"
-    (folder / "mosquitto.conf").write_text(settings)
+    lines = ["user root", f"listener {port} localhost", "allow_anonymous true", "max_queued_messages 0", *settings]
+    (folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
     with _running(Broker(port, [_MOSQUITTO, "-c", "mosquitto.conf"], folder)) as broker:
         yield broker
 

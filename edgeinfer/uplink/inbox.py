@@ -23,7 +23,7 @@ class Inbox:
     """
 
     def __init__(self, *, group_rows: int, tally: Tally, wake: Callable[[], None], now_s: Callable[[], float]) -> None:
-        self._group_rows = group_rows
+        self.group_rows = group_rows
         self._tally = tally
         self._wake = wake
         self._now_s = now_s
@@ -52,7 +52,7 @@ class Inbox:
                 self._first_s = self._now_s()
         if dropped:
             self._tally.add(DROPPED, dropped)
-        if count in (1, self._group_rows):
+        if count in (1, self.group_rows):
             self._wake()
 
     def take(self) -> Sequence[Message]:

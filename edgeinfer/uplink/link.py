@@ -23,7 +23,7 @@ from edgeinfer.clock import Clock, rfc3339
 from edgeinfer.errors import EdgeInferError
 from edgeinfer.uplink.address import Address
 from edgeinfer.uplink.backoff import Backoff
-from edgeinfer.uplink.packets import PUBACK, Splitter, publish_packet, read_puback
+from edgeinfer.uplink.packets import PUBACK, Malformed, Splitter, publish_packet, read_puback
 from edgeinfer.uplink.publication import (
     Acknowledged,
     Connected,
@@ -45,6 +45,7 @@ _LONGEST_NAP_S = 5.0
 _GUESS_AGAIN_S = 0.1
 # Of packets that we publish. The client numbers its own, a few of them, from 1.
 _FIRST_ID, _LAST_ID = 0x4000, 0xFFFF
+_CONNACK = 0x20
 
 _VERSIONS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 _UNSUPPORTED_VERSION, _KEEPALIVE, _TAKEN_OVER, _FAILURE = 0x84, 0x8D, 0x8E, 0x80
@@ -248,8 +249,8 @@ class MqttLink:
         if session.end is not None:
             self._ended(session, session.end)
         elif not session.is_up and self._now_s() >= self._give_up_at_s:
-            session.abort("it does not answer")
-            self._ended(session, _End("timed out: there is a connection, and nobody answers"))
+            session.abort(f"{session.address} timed out: there is a connection, and nobody answers")
+            self._read(session)
 
     def _connected(self, session: _Session) -> None:
         self._give_up_at_s = inf
@@ -333,6 +334,7 @@ class _Session:
         self._packet_max = packet_max
         self._splitter = Splitter(packet_max)
         self._unacknowledged: set[int] = set()
+        self._has_heard = False
         self._last_id = _LAST_ID
         self._client = _Client(
             wire,
@@ -347,7 +349,11 @@ class _Session:
     def read(self) -> None:
         """Take what has arrived, and note what it says."""
         try:
-            for packet in self._splitter.split(self.wire.read()):
+            arrived = self.wire.read()
+            if not self._has_heard and arrived:
+                self._has_heard = True
+                self._check_greeting(arrived)
+            for packet in self._splitter.split(arrived):
                 self._take(packet)
             while self.end is None and self.wire.has_unread:
                 if self._client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS and self.end is None:
@@ -356,7 +362,7 @@ class _Session:
                 self._client.loop_misc()
         except (ValueError, LookupError, TypeError, AttributeError, struct.error) as nonsense:
             log.debug("what the broker sends cannot be read", exc_info=nonsense)
-            self.abort("it sends what is not MQTT")
+            self.abort(f"{self.address}: it sends what is not MQTT")
 
     def write(self) -> None:
         """Send what was handed over, as far as the network takes it."""
@@ -391,6 +397,11 @@ class _Session:
             self.write()
             self.wire.goodbye(timeout_s)
         self.wire.end()
+
+    def _check_greeting(self, arrived: bytes) -> None:
+        """Raises Malformed, or a web server's answer would be waited for to its end."""
+        if arrived[0] != _CONNACK:
+            raise Malformed("not a broker")
 
     def _take(self, packet: bytes) -> None:
         """Raises Malformed."""

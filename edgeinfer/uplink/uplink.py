@@ -14,9 +14,11 @@ from edgeinfer.config import UplinkConfig
 from edgeinfer.errors import SpoolError, SpoolLost
 from edgeinfer.metrics import Tally
 from edgeinfer.uplink.backoff import Backoff
+from edgeinfer.uplink.budget import FlashBudget
 from edgeinfer.uplink.inbox import DROPPED as DROPPED_PENDING
 from edgeinfer.uplink.inbox import Inbox
 from edgeinfer.uplink.keeper import ACCEPTED, Keeper
+from edgeinfer.uplink.keeper import DROPPED as DROPPED_THRIFT
 from edgeinfer.uplink.message import Message
 from edgeinfer.uplink.notices import Notices
 from edgeinfer.uplink.publication import (
@@ -50,8 +52,9 @@ _LAST_WORDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """accepted, delivered: messages since the start. depth, bytes: of the spool. dropped: by reason; `pending` before
-    they were accepted, all others after. reconnects: connections after the first. protocol: None while there is none.
+    """accepted, delivered: messages since the start. depth, bytes: of the spool. reconnects: connections after the
+    first. protocol: None while there is none. dropped: by reason; `pending` and `max_writes` before they were accepted,
+    all others after.
     """
 
     accepted: int
@@ -82,6 +85,7 @@ class Uplink:
         *,
         sessions: Sessions | None = None,
         limits: Limits | None = None,
+        budget: FlashBudget | None = None,
         filters: Sequence[str] = (),
         on_command: Callable[[Received], Publication | None] | None = None,
         random: Callable[[], float] = random,
@@ -96,8 +100,7 @@ class Uplink:
         self._keeper = Keeper(
             open_spool,
             self._inbox,
-            commit_s=config.commit_ms / 1e3,
-            commit_rows=config.commit_rows,
+            budget=budget or _any_budget(config, self._clock),
             backoff=Backoff(_DISK_FIRST_S, _DISK_LONGEST_S, random),
             tally=self._tally,
         )
@@ -153,8 +156,9 @@ class Uplink:
     def counters(self) -> Counters:
         spool = self._keeper.spool
         dropped = {} if spool is None else dict(spool.dropped)
-        if self._tally[DROPPED_PENDING]:
-            dropped["pending"] = self._tally[DROPPED_PENDING]
+        for reason, name in (("pending", DROPPED_PENDING), ("max_writes", DROPPED_THRIFT)):
+            if self._tally[name]:
+                dropped[reason] = self._tally[name]
         return Counters(
             accepted=self._tally[ACCEPTED],
             delivered=self._tally[DELIVERED],
@@ -169,13 +173,19 @@ class Uplink:
         self._thread.start()
 
     def close(self, timeout_s: float) -> None:
-        """Accept what waits, send what can be sent within that time, say that the node is stopped. Once."""
+        """Accept what waits, send what can be sent within that time, say that the node is stopped. Once, at the end."""
+        self.end(timeout_s)
+        if self._thread.ident is None:
+            self.let_go()
+        else:
+            # What hangs in the disk is left behind; it holds nothing that a power cut would not take as well.
+            self._thread.join(timeout_s + 2 * _GOODBYE_S)
+
+    def end(self, timeout_s: float) -> None:
+        """As `close`, but without waiting for it."""
         self._close_within_s = timeout_s
         self._close_by_s = self._now_s() + timeout_s
         self._link.wake()
-        if self._thread.ident is not None:
-            # What hangs in the disk is left behind; it holds nothing that a power cut would not take as well.
-            self._thread.join(timeout_s + 2 * _GOODBYE_S)
 
     # In the owner's thread.
 
@@ -206,8 +216,12 @@ class Uplink:
             log.exception("the uplink failed and is given up; nothing is sent until the next start")
             self._lost = "given up after a bug in edgeinfer"
         finally:
-            self._link.close(_GOODBYE_S)
-            self._keeper.close()
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Close connection and spool, whatever is left."""
+        self._link.close(_GOODBYE_S)
+        self._keeper.close()
 
     def _now_s(self) -> float:
         return self._clock.monotonic_ns() / 1e9
@@ -254,7 +268,7 @@ class Uplink:
         log.warning("%s", self._unheard)
 
     def _complaints(self) -> Sequence[str | None]:
-        return (self._unreadable.reason, self._unheard, self._sender.refusal)
+        return (self._keeper.thrift, self._unreadable.reason, self._unheard, self._sender.refusal)
 
     def _say(self, now_s: float) -> None:
         reasons = [each for each in (self._condition, self._keeper.trouble, *self._complaints()) if each is not None]
@@ -298,3 +312,7 @@ class Uplink:
             last_words_s = close_by_s - _LAST_WORDS * self._close_within_s
             times.append(last_words_s if now_s < last_words_s else close_by_s)
         return min(times)
+
+
+def _any_budget(config: UplinkConfig, clock: Clock) -> FlashBudget:
+    return FlashBudget(None, commit_ms=config.commit_ms, commit_rows=config.commit_rows, clock=clock)

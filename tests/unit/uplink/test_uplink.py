@@ -125,11 +125,10 @@ class Site:
             self.uplink.accept(Message("result", pipeline, self.unix_ns + self.now_ns, "synced", data))
 
     def close(self, timeout_s=5.0) -> None:
-        self.uplink.close(timeout_s)
+        self.uplink.end(timeout_s)
         self.run(timeout_s + 1)
         assert self.is_over
-        self.link.close(0)
-        self.uplink._keeper.close()
+        self.uplink.let_go()
 
     def taken(self, topic=None) -> list[dict]:
         return [json.loads(each.payload) for each in self.broker.taken if matches(each.topic, topic or RESULTS)]
@@ -160,7 +159,7 @@ def site(tmp_path):
     yield make
     for each in made:
         each.disk.fails = each.disk.unreadable = None
-        each.uplink._keeper.close()
+        each.uplink.let_go()
 
 
 def said(caplog) -> list[str]:
@@ -219,13 +218,13 @@ def test_what_is_done_is_not_sent_again_after_a_restart(site, tmp_path):
     node.run()
     node.accept(5)
     node.run(10)
-    node.uplink._keeper.close()
+    node.uplink.let_go()
     again = Site(tmp_path, node.broker)
     again.accepted = 5
     again.accept(1)
     again.run(10)
     assert node.numbers() == [1, 2, 3, 4, 5, 6]
-    again.uplink._keeper.close()
+    again.uplink.let_go()
 
 
 def test_no_more_is_in_flight_than_receive_maximum_with_all_that_is_told(site):
@@ -716,7 +715,7 @@ def test_an_end_without_a_broker_waits_for_none_and_loses_nothing(site, tmp_path
     again = Site(tmp_path, node.broker)
     again.run(5)
     assert node.numbers() == list(range(1, 31))
-    again.uplink._keeper.close()
+    again.uplink.let_go()
 
 
 def test_an_end_with_a_broker_that_says_nothing_takes_no_longer_than_it_may(site):
