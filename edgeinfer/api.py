@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from edgeinfer.bundle import Overrides
-from edgeinfer.config import PipelineConfig
+from edgeinfer.config import Config, PipelineConfig
 from edgeinfer.errors import UsageError
 from edgeinfer.model import Model, open_model
+from edgeinfer.node import Node
 from edgeinfer.pipeline import Report
-from edgeinfer.pipeline.assemble import open_pipeline, overrides_of
+from edgeinfer.pipeline.assemble import overrides_of
 from edgeinfer.result import Result
 from edgeinfer.sinks.memory import MemorySink
 from edgeinfer.tomlfile import convert
@@ -50,7 +51,7 @@ def run(
     """The results of a model over a source, one by one as they come; leaving the loop stops and closes everything.
 
     source: `/dev/video0`, `camera://0`, `rtsp://…`, a video or image file, a folder, a glob, `synthetic://…`.
-    outputs: one or several, written beside: `-`, `file.jsonl`, `file.csv`, `file.mp4`.
+    outputs: one or several, written beside: `-`, `file.jsonl`, `file.csv`, `file.mp4`, `mqtt://host`.
     options: as the flags of `edgeinfer run`: frames, max_age (ms), rate (fps), gate ("motion"), keyframe (s), profile,
     score_min, labels, threads, …
 
@@ -64,15 +65,16 @@ def run(
     config = _config(model=fspath(model), source=fspath(source), device=device, output=words, **options)
     # Whoever loops acts on what comes: from a camera rather the newest than all of them.
     sink = MemorySink(capacity=1, waiting_max=1)
-    pipeline = open_pipeline(config, sinks=[sink])
+    node = Node(Config(pipeline=(config,)), sinks=[sink])
+    pipeline = node.pipelines[0]
     try:
-        pipeline.start()
+        node.start()
         yield from sink
         pipeline.wait()
     finally:
-        pipeline.stop()
+        node.stop()
         sink.close()  # Lets a `write` that waits for this loop go.
-        pipeline.close()
+        node.close()
     report = pipeline.report()
     if report.error is not None:
         raise report.error

@@ -24,6 +24,9 @@ Name = Annotated[
 Word = Annotated[str, Meta(pattern=r"^[^\x00]+\Z", max_length=4096, description="some text without NUL characters")]
 
 
+_BROKER = ("mqtt://", "mqtts://")
+
+
 class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """One pipeline; every name is the flag of `edgeinfer run` with - written as _.
 
@@ -131,6 +134,25 @@ def read_config(path: Path) -> Config:
     if clash is not None:
         raise ConfigError(f"{path}: {clash}")
     return config
+
+
+def with_broker_of_outputs(config: Config) -> Config:
+    """An output `mqtt://…` is another way to say where the uplink goes. Raises ConfigError where two are named."""
+    urls = {word for pipeline in config.pipeline for word in pipeline.output if word.startswith(_BROKER)}
+    if not urls:
+        return config
+    urls |= set() if config.uplink is None else {config.uplink.url}
+    if len(urls) > 1:
+        raise ConfigError(f"one broker can be sent to, and here are {len(urls)}: {', '.join(sorted(urls))}")
+    pipelines = tuple(
+        msgspec.structs.replace(
+            each,
+            output=tuple(word for word in each.output if word not in urls),
+            send=each.send if urls.intersection(each.output) or config.uplink is not None else "none",
+        )
+        for each in config.pipeline
+    )
+    return msgspec.structs.replace(config, pipeline=pipelines, uplink=config.uplink or UplinkConfig(url=urls.pop()))
 
 
 def clash_of_outputs(pipelines: Sequence[PipelineConfig]) -> str | None:

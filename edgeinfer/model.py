@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import threading
 from collections.abc import Callable
@@ -104,7 +105,7 @@ class Model:
         self._identity = identity or Identity(node=socket.gethostname())
         self._fitter = Fitter(runtime.inputs[bundle.image.index], bundle.image)
         self._task = _make_task(bundle, runtime)
-        self._info = ModelInfo(name=as_utf8(bundle.name), version=bundle.version, sha256=bundle.file.sha256)
+        self.info = ModelInfo(name=as_utf8(bundle.name), version=bundle.version, sha256=bundle.file.sha256)
         self._new_id = IdMaker(self._clock.unix_ns)
         self._clock_watch = ClockWatch(self._clock)
         self._calls = count()
@@ -134,6 +135,13 @@ class Model:
         """From now on tell `count` of each `device.lost` and `device.back`."""
         if isinstance(self._runtime, (Failover, Shared)):
             self._runtime.count_with(count)
+
+    def set_score_min(self, score_min: float) -> None:
+        """From the next picture on leave out what scores below, 0..1."""
+        bundle = dataclasses.replace(self.bundle, decode=dataclasses.replace(self.bundle.decode, score_min=score_min))
+        task = _make_task(bundle, self._runtime)
+        with self._turns:
+            self.bundle, self._task = bundle, task
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -188,7 +196,7 @@ class Model:
             monotonic_ns=captured_ns,
             position_s=None if answer.position_s is None else round(answer.position_s, 6),
             source=_source_info(answer.uri, *answer.size),
-            model=self._info,
+            model=self.info,
             device=answer.device,
             task=self.bundle.task,
             detections=outcome.detections,

@@ -2,7 +2,7 @@
 
 from edgeinfer.board.cpu import Cluster
 from edgeinfer.board.profile import DEVICE_WORDS, GENERIC, Profile, load_profiles, read_profile
-from edgeinfer.board.recognise import Board, ThermalZone, recognise_board
+from edgeinfer.board.recognise import Board, ThermalZone, recognise_board, temperatures_c
 from edgeinfer.board.roots import Roots
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "load_profiles",
     "read_profile",
     "recognise_board",
+    "temperatures_c",
 ]

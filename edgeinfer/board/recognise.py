@@ -75,6 +75,16 @@ def recognise_board(roots: Roots | None = None, folders: Sequence[Path] | None =
     )
 
 
+def temperatures_c(board: Board) -> dict[str, float]:
+    """What its sensors say now, by type; of several of one type the hottest. Empty where the kernel shows none."""
+    found: dict[str, float] = {}
+    for zone in board.thermal:
+        now_c = _celsius(zone.path / "temp")
+        if now_c is not None:
+            found[zone.type] = max(now_c, found.get(zone.type, now_c))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Identity:
     """All that a board can be recognised by."""

@@ -30,7 +30,7 @@ COMMANDS = {
 }
 
 # Words of the design that nothing stands behind yet.
-NOT_YET = frozenset({"--mqtt", "--web"})
+NOT_YET = frozenset({"--web"})
 
 _USUAL_COLUMNS = 80
 

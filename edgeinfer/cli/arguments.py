@@ -60,6 +60,12 @@ def flag_of(keys: str) -> str:
     return "--" + keys.partition("[")[0].replace("_", "-")
 
 
+def mqtt_flag_of(keys: str) -> str:
+    """`server_name` of `[uplink]` as it was typed: `--mqtt-server-name`, the URL as `--mqtt`."""
+    name = keys.partition("[")[0].replace("_", "-")
+    return "--mqtt" if name == "url" else f"--mqtt-{name}"
+
+
 def whole(text: str) -> int:
     try:
         return int(text)

@@ -10,25 +10,33 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from edgeinfer.cli.arguments import add_model_arguments, flag_of, number, stated_flags, whole
+from edgeinfer.cli.arguments import (
+    add_model_arguments,
+    add_mqtt_arguments,
+    flag_of,
+    mqtt_flag_of,
+    number,
+    stated_flags,
+    stated_mqtt_flags,
+    whole,
+)
 from edgeinfer.cli.terminal import LiveLine, closing_line, configure_logging, profile_table
-from edgeinfer.config import Config, PipelineConfig, read_config
-from edgeinfer.delegates import Devices
-from edgeinfer.errors import EdgeInferError, UsageError
+from edgeinfer.config import Config, PipelineConfig, UplinkConfig, read_config, with_broker_of_outputs
+from edgeinfer.errors import UsageError
+from edgeinfer.node import Node
 from edgeinfer.pipeline import Pipeline
-from edgeinfer.pipeline.assemble import open_pipeline
 from edgeinfer.tomlfile import convert
 
 log = logging.getLogger(__name__)
 
 _DRAW_EVERY_S = 0.2
-_LOOK_EVERY_S = 0.5
 _FRAME_WITHIN_S = 0.8
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EXIT_INTERRUPTED = 130
@@ -52,6 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         help="- (JSON lines), file.jsonl, file.csv, file.mp4; repeatable",
     )
+    add("--mqtt", metavar="URL", help="send results to this broker: mqtt://host[:1883] or mqtts://host[:8883]")
+    add("--send", metavar="W", help="which results go to the broker: all (default), changes, events, none")
+    add("--send-rate", metavar="N", type=number, help="of these so many a second at most")
+    add("--snapshot", metavar="S", type=number, help="and a picture every so many seconds")
     add("--frames", metavar="N", type=whole, help="stop after so many frames, of a file or a camera")
     add("--config", metavar="FILE", type=Path, help="pipelines in TOML, in the same words; flags go over it")
     add("--rate", metavar="FPS", type=number, help="infer so many frames a second at most, of a file by its own time")
@@ -66,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--profile", action="store_true", default=None, help="at the end, a table of where the time went, on stderr")
     add("--quiet", action="store_true", help="no live line, no closing line, only warnings")
     add_model_arguments(parser)
+    add_mqtt_arguments(parser)
     camera = parser.add_argument_group("what a camera is asked for")
     camera.add_argument("--width", metavar="PX", type=whole, help="of the picture")
     camera.add_argument("--height", metavar="PX", type=whole, help="of the picture")
@@ -79,7 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
         Path.cwd()
     except OSError as gone:
         raise UsageError("the current folder is gone", hint="cd to one that is there") from gone
-    run = _Run(_open_all(_configuration(arguments)), quiet=arguments.quiet)
+    reread = None if arguments.config is None else partial(_configuration, arguments)
+    run = _Run(Node(_configuration(arguments), reread=reread), quiet=arguments.quiet)
     try:
         run.start()
         run.wait()
@@ -97,12 +111,35 @@ def _configuration(arguments: argparse.Namespace) -> Config:
         for needed in ("model", "source"):
             if needed not in flags:
                 raise UsageError(f"--{needed} is missing", hint="edgeinfer run --help")
-        return Config(pipeline=(_with_output(convert(flags, PipelineConfig, UsageError, name=flag_of)),))
-    config = read_config(arguments.config)
-    if len(config.pipeline) > 1 and flags.keys() & {"model", "source", "output"}:
-        raise UsageError("--model, --source and --output do not go with a --config of several pipelines")
-    pipelines = tuple(_with_output(_overlay(each, flags)) for each in config.pipeline)
-    return msgspec.structs.replace(config, pipeline=pipelines)
+        config = Config(pipeline=(convert(flags, PipelineConfig, UsageError, name=flag_of),))
+    else:
+        config = read_config(arguments.config)
+        if len(config.pipeline) > 1 and flags.keys() & {"model", "source", "output"}:
+            raise UsageError("--model, --source and --output do not go with a --config of several pipelines")
+        config = msgspec.structs.replace(config, pipeline=tuple(_overlay(each, flags) for each in config.pipeline))
+    config = with_broker_of_outputs(_with_uplink(config, arguments))
+    if config.uplink is not None:
+        return config  # That is an output.
+    return msgspec.structs.replace(config, pipeline=tuple(map(_with_output, config.pipeline)))
+
+
+def _with_uplink(config: Config, arguments: argparse.Namespace) -> Config:
+    """The broker of `--mqtt`, with the words of the flags over those of the file."""
+    stated = stated_mqtt_flags(arguments)
+    if arguments.mqtt is not None:
+        stated["url"] = arguments.mqtt
+    if not stated:
+        return config
+    known = {} if config.uplink is None else msgspec.to_builtins(config.uplink)
+    if not known and "url" not in stated:
+        raise UsageError("--mqtt-… is for a broker, and none is named", hint="--mqtt mqtt://host")
+    words = {name: value for name, value in {**known, **stated}.items() if value is not None}
+    uplink = convert(words, UplinkConfig, UsageError, name=mqtt_flag_of)
+    if arguments.mqtt is not None:
+        from edgeinfer.uplink.address import read_address  # Loads what TLS needs.
+
+        read_address(uplink, url_error=UsageError)
+    return msgspec.structs.replace(config, uplink=uplink)
 
 
 def _overlay(pipeline: PipelineConfig, flags: dict[str, Any]) -> PipelineConfig:
@@ -123,71 +160,57 @@ def _with_output(pipeline: PipelineConfig) -> PipelineConfig:
     return msgspec.structs.replace(pipeline, output=("-",))
 
 
-def _open_all(config: Config) -> list[Pipeline]:
-    pipelines: list[Pipeline] = []
-    devices = Devices()
-    with ExitStack() as opened:
-        for each in config.pipeline:
-            try:
-                pipelines.append(open_pipeline(each, node=config.node, devices=devices))
-            except EdgeInferError as error:
-                if len(config.pipeline) > 1:
-                    error.message = f"pipeline {each.name}: {error.message}"
-                raise
-            opened.callback(pipelines[-1].close)
-        opened.pop_all()
-    return pipelines
-
-
 class _Run:
     """All pipelines of one command; each is reported when it ends, and the first error is the exit code."""
 
-    def __init__(self, pipelines: Sequence[Pipeline], *, quiet: bool) -> None:
+    def __init__(self, node: Node, *, quiet: bool) -> None:
         self.exit_code = 0
-        self._pipelines = pipelines
-        self._running = list(pipelines)
+        self._node = node
+        self._running = list(node.pipelines)
         self._quiet = quiet
-        self._line = LiveLine(pipelines, quiet=quiet or _prints_results(pipelines))
+        self._line = LiveLine(lambda: node.pipelines, quiet=quiet or _prints_results(node.pipelines))
 
     def start(self) -> None:
         """Start all, or none."""
         with _signals_held():
             try:
-                for pipeline in self._pipelines:
-                    pipeline.start()
+                self._node.start()
             except BaseException:
-                for pipeline in self._pipelines:
-                    pipeline.close()
+                self._node.close()
                 raise
 
     def wait(self) -> None:
-        """Until every pipeline has ended."""
+        """Until every pipeline has ended, and what there was to send was sent, as far as some seconds go."""
         while self._running:
-            self._running[0].wait(self._patience_s())
-            self._report_the_ended()
+            if self._node.wait(_DRAW_EVERY_S if self._line.is_shown else None):
+                self._reload()
+                self._report_the_ended()
             if self._running:
                 self._line.draw()
+        self._node.close_uplink()
 
     def interrupt(self) -> None:
         """End all soon; a second signal ends them at once."""
         for sign in _SIGNALS:
             if signal.getsignal(sign) is not signal.SIG_IGN:
                 signal.signal(sign, _leave_now)
-        for pipeline in self._running:
-            pipeline.stop()
+        self._node.stop()
         deadline_s = time.monotonic() + _FRAME_WITHIN_S
         for pipeline in self._running:
             if not pipeline.wait(max(0.0, deadline_s - time.monotonic())):
                 pipeline.leave_frame()
                 log.warning("pipeline %s: the frame in work took too long and is left", pipeline.name)
         self._report_the_ended()
+        self._node.close_uplink()
         self.exit_code = _EXIT_INTERRUPTED
 
-    def _patience_s(self) -> float | None:
-        if self._line.is_shown:
-            return _DRAW_EVERY_S
-        # With one to wait for there is nothing to wake up for.
-        return _LOOK_EVERY_S if len(self._running) > 1 else None
+    def _reload(self) -> None:
+        for pipeline in self._node.apply_reload():
+            if pipeline in self._running:
+                self._running.remove(pipeline)
+                self._line.clear()
+                self._report(pipeline)
+        self._running += [each for each in self._node.pipelines if each not in self._running and not each.wait(0)]
 
     def _report_the_ended(self) -> None:
         with _signals_held():
@@ -205,7 +228,7 @@ class _Run:
             sys.stderr.write(profile_table(pipeline.name, report))
         if report.error is None:
             return
-        whose = f"pipeline {pipeline.name}: " if len(self._pipelines) > 1 else ""
+        whose = f"pipeline {pipeline.name}: " if len(self._node.pipelines) > 1 else ""
         trace = report.error if log.isEnabledFor(logging.DEBUG) else None
         log.error("%s%s", whose, report.error, exc_info=trace)
         self.exit_code = self.exit_code or report.error.exit_code

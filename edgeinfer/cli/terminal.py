@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from edgeinfer.errors import OutputError
@@ -80,7 +80,7 @@ def configure_logging(*, quiet: bool, debug: bool) -> None:
 class LiveLine:
     """One line on the terminal that shows how the pipelines are doing; nothing where stderr is no terminal."""
 
-    def __init__(self, pipelines: Sequence[Pipeline], *, quiet: bool) -> None:
+    def __init__(self, pipelines: Callable[[], Sequence[Pipeline]], *, quiet: bool) -> None:
         self.is_shown = not quiet and sys.stderr.isatty()
         self._pipelines = pipelines
         self._marks: list[tuple[float, int]] = []
@@ -96,11 +96,12 @@ class LiveLine:
             _write_stderr(_CLEAR_LINE)
 
     def _text(self) -> str:
-        frames = sum(pipeline.tally["inferred"] + pipeline.tally["gated"] for pipeline in self._pipelines)
+        pipelines = self._pipelines()
+        frames = sum(pipeline.tally["inferred"] + pipeline.tally["gated"] for pipeline in pipelines)
         parts = [f"{frames} frames", f"{self._fps(frames):.1f} fps"]
-        for pipeline in self._pipelines:
-            prefix = f"{pipeline.name}: " if len(self._pipelines) > 1 else ""
-            if pipeline.state.startswith(("degraded", "down")):
+        for pipeline in pipelines:
+            prefix = f"{pipeline.name}: " if len(pipelines) > 1 else ""
+            if pipeline.state.startswith(("degraded", "down", "paused")):
                 parts.append(f"{prefix}{pipeline.state}")
             elif pipeline.latest is not None:
                 parts.append(f"{prefix}{pipeline.latest.timing_ms.age:.0f} ms old, {summary(pipeline.latest)}")

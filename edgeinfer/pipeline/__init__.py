@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from edgeinfer.bundle import Bundle
 from edgeinfer.clock import Clock
 from edgeinfer.errors import EdgeInferError, OutputError, RuntimeFailed, SourceError
 from edgeinfer.frame import Frame
@@ -20,7 +21,7 @@ from edgeinfer.pipeline.gate import KEYFRAME_S, Gate, Reuse
 from edgeinfer.pipeline.handoff import BoundedQueue, Finished, Handoff, Mailbox
 from edgeinfer.pipeline.profile import Profile, StageTime
 from edgeinfer.pipeline.rate import Rate
-from edgeinfer.result import Result, Timing
+from edgeinfer.result import ModelInfo, Result, Timing
 from edgeinfer.sinks import Sink
 from edgeinfer.sources import Source
 
@@ -30,7 +31,7 @@ _LOOK_EVERY_S = 0.5
 _CAPTURE_MAY_TAKE_S = 0.3
 _OLD_BEFORE_SAID = 30
 
-__all__ = ["Limits", "Pipeline", "Report"]
+__all__ = ["Limits", "Pipeline", "PipelineFacts", "Report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ class Report:
     """How a run went. frames: inferred; results: handed to the outputs; elapsed_s: without the outputs' last writes.
 
     counts: of frames `captured`, `inferred`, `gated` (the last result was reused), `published` (their result went to
-    the outputs), `dropped.superseded` (a newer one came before it was taken up), `dropped.rate` and `dropped.max_age`;
+    the outputs), `dropped.superseded` (a newer one came before it was taken up), `dropped.rate`, `dropped.max_age` and
+    `dropped.paused`;
     what is captured and neither published nor dropped was in work or waiting when the run ended.
     Of results `written.sink.<uri>`, `failed.sink.<uri>`, `dropped.sink.<uri>`, `dropped.max_age.sink.<uri>`.
     Of the source `source.lost`, `source.reopened`, `source.hung`; of the device `device.lost`, `device.back`.
@@ -88,12 +90,24 @@ class Report:
         return {name[len(prefix) :]: count for name, count in self.counts.items() if name.startswith(prefix)}
 
 
+@dataclass(frozen=True, slots=True)
+class PipelineFacts:
+    """What a pipeline does. source: as the user typed it."""
+
+    name: str
+    bundle: Bundle
+    model: ModelInfo
+    device: str
+    source: str
+
+
 class Pipeline:
     """Source -> model -> sinks. Takes ownership of what it is given and closes it.
 
     `reopen` gives the source anew after it was lost. `start` and `wait`, or `run` for both; `stop` ends it from any
     thread. A live source keeps the newest frame only; from a file no frame is dropped. `gate` lets the last result
-    stand for frames that show nothing new. `profile` times every stage.
+    stand for frames that show nothing new. `profile` times every stage. `on_done` is called, by a thread of the
+    pipeline, when it has ended.
     """
 
     def __init__(
@@ -107,6 +121,7 @@ class Pipeline:
         limits: Limits | None = None,
         gate: Gate | None = None,
         profile: Profile | None = None,
+        on_done: Callable[[], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.name = name
@@ -140,6 +155,9 @@ class Pipeline:
         self._delivering = threading.Lock()
         self._is_delivered = False
         self._done = threading.Event()
+        self._on_done = on_done
+        self._resumed = threading.Event()
+        self._resumed.set()
         self._error: EdgeInferError | None = None
         self._started_ns: int | None = None
         self._ended_ns = 0
@@ -162,15 +180,33 @@ class Pipeline:
 
     @property
     def state(self) -> str:
-        """`ok`, `degraded: reason`, `down: reason` while no device computes, or `stopped`."""
+        """`ok`, `paused`, `degraded: reason`, `down: reason` while no device computes, or `stopped`."""
         if self._done.is_set():
             return "stopped"
+        if not self._resumed.is_set():
+            return "paused"
         state = self._model.state
         if not self._capture.is_lost or state.startswith("down"):
             return state
         return (
             "degraded: source lost" if state == "ok" else f"degraded: source lost; {state.removeprefix('degraded: ')}"
         )
+
+    @property
+    def facts(self) -> PipelineFacts:
+        """What it does, in words for other machines."""
+        return PipelineFacts(self.name, self._model.bundle, self._model.info, self.device, self._source.uri)
+
+    def pause(self) -> None:
+        """Take up no more frames: a camera's are dropped, and counted as `dropped.paused`; those of a file wait."""
+        self._resumed.clear()
+
+    def resume(self) -> None:
+        self._resumed.set()
+
+    def set_score_min(self, score_min: float) -> None:
+        """See Model."""
+        self._model.set_score_min(score_min)
 
     def start(self) -> None:
         self._started_ns = self._clock.monotonic_ns()
@@ -182,6 +218,7 @@ class Pipeline:
     def stop(self) -> None:
         """End soon: the frame in work is finished, every finished result is written."""
         self._stopped.set()
+        self._resumed.set()
         self._capture.stop()
         for delivery in self._deliveries:
             delivery.hurry()
@@ -249,6 +286,8 @@ class Pipeline:
             self._error = self._error or _of_bug(f"closing pipeline {self.name} failed", bug)
         finally:
             self._done.set()  # Whoever waits must not wait for ever.
+            if self._on_done is not None:
+                self._on_done()
 
     def _on_gone(self) -> None:
         """An output takes no more. The others go on; without any there is nobody to work for."""
@@ -259,6 +298,9 @@ class Pipeline:
         last_frame_ns = self._clock.monotonic_ns()
         done = 0
         while not self._stopped.is_set():
+            if not self._resumed.is_set():
+                last_frame_ns = self._wait_for_resume()
+                continue
             frame = self._handoff.get(_LOOK_EVERY_S) if self._rate is None else self._next_due(self._rate)
             if frame is None:
                 last_frame_ns = self._look_after_source(last_frame_ns)
@@ -267,6 +309,14 @@ class Pipeline:
             done += self._take(frame)
             if self._limits.frames is not None and done >= self._limits.frames:
                 return
+
+    def _wait_for_resume(self) -> int:
+        """While paused, let go what a live source gives. The time until when there was nothing to expect."""
+        if not self._source.live:
+            self._resumed.wait()
+        elif self._handoff.get(_LOOK_EVERY_S) is not None:
+            self.tally.add("dropped.paused")
+        return self._clock.monotonic_ns()
 
     def _next_due(self, rate: Rate) -> Frame | None:
         """Of a live source the newest frame when one is due, of a file the next that is not passed over."""

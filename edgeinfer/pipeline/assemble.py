@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -27,13 +27,14 @@ def open_pipeline(
     sinks: Iterable[Sink] = (),
     clock: Clock | None = None,
     devices: Devices | None = None,
+    on_done: Callable[[], None] | None = None,
 ) -> Pipeline:
     """Open the source, the model and then the outputs that the words name; on an error what is open is closed again.
 
     An output that exists is begun anew, once everything before it is open. `sinks` are added to those of the
     configuration; `node` is this machine's name unless said otherwise; of pipelines that are opened with the same
-    `devices` those with the same model on the same device share it. Raises UsageError, ModelError, DeviceNotFound,
-    SourceError, OutputError.
+    `devices` those with the same model on the same device share it; `on_done` is called when it has ended.
+    Raises UsageError, ModelError, DeviceNotFound, SourceError, OutputError.
     """
     clock = clock or Clock()
     # A misspelt output is said before a model is loaded, and nothing is overwritten unasked.
@@ -83,6 +84,7 @@ def open_pipeline(
             ),
             gate=gate,
             profile=Profile(clock) if config.profile else None,
+            on_done=on_done,
             clock=clock,
         )
         opened.pop_all()

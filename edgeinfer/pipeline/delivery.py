@@ -106,7 +106,7 @@ class Delivery:
         self._written = f"written.sink.{sink.uri}"
         # Of a live source each result is written when it comes.
         self._write_many: Callable[[Sequence[Result]], None] | None = (
-            getattr(sink, "write_many", None) if lossless else None
+            getattr(sink, "write_many", None) if lossless and not sink.wants_pixels else None
         )
         self._is_napping = False
         self._lost = 0

@@ -67,7 +67,7 @@ _BY_SUFFIX = {
 }
 # Ours go by the ending; a scheme names another package's.
 _OWN = frozenset({"csv", "jsonl", "memory", "video"})
-_NOT_YET = {"mqtt": "the uplink", "mqtts": "the uplink"}
+_BROKERS = frozenset({"mqtt", "mqtts"})
 
 
 def sink_name(word: str) -> str:
@@ -75,11 +75,10 @@ def sink_name(word: str) -> str:
     if word == "-":
         return "jsonl"
     scheme, colon, _ = word.partition(":")
-    if colon and "/" not in scheme:
-        if scheme in _NOT_YET:
-            raise OutputError(f"output {word!r}: this version has no driver for {_NOT_YET[scheme]}")
-        if scheme in SINKS.names() and scheme not in _OWN:
-            return scheme
+    if colon and "/" not in scheme and scheme in SINKS.names() and scheme not in _OWN:
+        return scheme
+    if scheme in _BROKERS:
+        raise OutputError(f"output {word!r} is a broker: a whole node sends there, not a pipeline by itself")
     suffix = Path(word).suffix.lower()
     name = _BY_SUFFIX.get(suffix)
     if name is None:

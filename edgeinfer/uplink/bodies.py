@@ -62,7 +62,7 @@ class PipelineInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
-    """What the node is. runtimes: name -> version; devices: what models may run on here; commands: those allowed."""
+    """What the node is. runtimes: name -> version; devices: those its pipelines compute on; commands: those allowed."""
 
     edgeinfer: str
     python: str

@@ -28,7 +28,8 @@ _IDLE_S = 30.0
 class Keeper:
     """Accepts what waits in the inbox, a group at once, as often and as much of it as the budget lets it.
 
-    spool: None until it could be opened. While there is trouble what waits stays in the inbox, and is tried again.
+    spool: None until it could be opened. oldest_unix_ns: what the oldest message in it tells of, as at the last write.
+    While there is trouble what waits stays in the inbox, and is tried again.
     What the budget leaves out is counted as `dropped.uplink.max_writes`.
     """
 
@@ -42,6 +43,7 @@ class Keeper:
         tally: Tally,
     ) -> None:
         self.spool: Spool | None = None
+        self.oldest_unix_ns: int | None = None
         self._open_spool = open_spool
         self._inbox = inbox
         self._budget = budget
@@ -71,6 +73,7 @@ class Keeper:
                 self._commit(spool)
             else:
                 self._flush(spool)
+            self.oldest_unix_ns = spool.oldest_unix_ns
             self._written_s = now_s
         except SpoolLost:
             self.set_aside()

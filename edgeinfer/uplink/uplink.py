@@ -52,7 +52,8 @@ _LAST_WORDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """accepted, delivered: messages since the start. depth, bytes: of the spool. reconnects: connections after the
+    """accepted, delivered: messages since the start. depth, bytes: of the spool; oldest_unix_ns: what the oldest in it
+    tells of, as at the last write, None where it is empty. reconnects: connections after the
     first. protocol: None while there is none. dropped: by reason; `pending` and `max_writes` before they were accepted,
     all others after.
     """
@@ -61,6 +62,7 @@ class Counters:
     delivered: int
     depth: int
     bytes: int
+    oldest_unix_ns: int | None
     dropped: Mapping[str, int]
     reconnects: int
     protocol: Version | None
@@ -164,6 +166,7 @@ class Uplink:
             delivered=self._tally[DELIVERED],
             depth=0 if spool is None else spool.depth,
             bytes=0 if spool is None else spool.size_bytes,
+            oldest_unix_ns=self._keeper.oldest_unix_ns if spool is not None and spool.depth else None,
             dropped=dropped,
             reconnects=self._tally[RECONNECTED],
             protocol=self._sender.version,

@@ -321,7 +321,7 @@ def test_a_bug_in_a_pipeline_is_one_line_and_debug_shows_where(edgeinfer, enviro
     assert "in <lambda>" in edgeinfer("--debug", *words).err
 
 
-@pytest.mark.parametrize("flag", ["--web=127.0.0.1:80", "--mqtt"])
+@pytest.mark.parametrize("flag", ["--web=127.0.0.1:80"])
 def test_a_flag_that_is_still_to_come_says_so(edgeinfer, flag):
     assert_one_line(edgeinfer("run", flag), 2, "this version has no --")
 

@@ -82,7 +82,7 @@ def test_the_live_line_fits_the_terminal_that_it_is_on(monkeypatch):
         monkeypatch.setattr(
             "os.get_terminal_size", lambda handle: os.terminal_size((20, 5)) if handle == theirs else None
         )
-        line = LiveLine([Nobody()], quiet=False)
+        line = LiveLine(lambda: [Nobody()], quiet=False)
         line.draw()
     assert len(os.read(ours, 1000).decode()) - len("\r\x1b[K") == 19
     os.close(ours)
@@ -95,7 +95,7 @@ def test_the_live_line_says_what_is_wrong(monkeypatch, state):
         monkeypatch.setattr("sys.stderr", terminal)
         pipeline = Nobody()
         pipeline.state = state
-        LiveLine([pipeline], quiet=False).draw()
+        LiveLine(lambda: [pipeline], quiet=False).draw()
     assert state in os.read(ours, 1000).decode()
     os.close(ours)
 
@@ -104,7 +104,7 @@ def test_a_terminal_that_was_closed_does_not_end_a_run(monkeypatch):
     ours, theirs = pty.openpty()
     terminal = open(theirs, "w")  # noqa: PTH123, SIM115 - a descriptor, whose closing fails
     monkeypatch.setattr("sys.stderr", terminal)
-    line = LiveLine([Nobody()], quiet=False)
+    line = LiveLine(lambda: [Nobody()], quiet=False)
     os.close(ours)
     line.draw()
     line.clear()

@@ -36,7 +36,7 @@ def test_the_ending_says_the_format(word, name):
     [
         ("out.jsnl", "did you mean '.jsonl'"),
         ("out", "end it in .csv, .jsonl"),
-        ("mqtt://host/", "no driver for the uplink"),
+        ("mqtt://host/", "a whole node sends there"),
     ],
 )
 def test_an_ending_that_says_nothing_is_refused(word, said):

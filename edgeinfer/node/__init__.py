@@ -1,0 +1,201 @@
+"""The pipelines of one process, and what they share: devices, and the uplink."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edgeinfer.clock import Clock
+from edgeinfer.config import Config, PipelineConfig, with_broker_of_outputs
+from edgeinfer.delegates import Devices
+from edgeinfer.errors import EdgeInferError, UsageError
+from edgeinfer.pipeline import Pipeline
+from edgeinfer.pipeline.assemble import open_pipeline
+from edgeinfer.sinks import Sink
+from edgeinfer.words import unknown
+
+if TYPE_CHECKING:
+    from edgeinfer.node.broadcast import Broadcast
+
+log = logging.getLogger(__name__)
+
+__all__ = ["Node"]
+
+_UPLINK_S = 5.0
+
+
+class Node:
+    """Opens all that a configuration names, or nothing. `start`, `wait` until something happened, `close`.
+
+    `sinks` are added to those of the first pipeline. `reread` gives the configuration anew where it can be: then a
+    reload may be asked for, and is carried out by `reload`.
+
+    Raises UsageError, ConfigError, ModelError, DeviceNotFound, SourceError, OutputError; of several pipelines it says
+    which.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        sinks: Iterable[Sink] = (),
+        reread: Callable[[], Config] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        config = with_broker_of_outputs(config)
+        self.name = config.node or socket.gethostname()
+        self._config = config
+        self._reread = reread
+        self._clock = clock or Clock()
+        self._devices = Devices()
+        self._happened = threading.Event()
+        self._wanted: Config | None = None
+        self._pipelines: dict[str, Pipeline] = {}
+        self._broadcast: Broadcast | None = None
+        if config.uplink is not None:
+            # Whoever sends nothing loads no MQTT client and no database.
+            from edgeinfer.node.broadcast import Broadcast
+
+            self._broadcast = Broadcast(config.uplink, self.name, self, clock=self._clock)
+        with ExitStack() as opened:
+            opened.callback(self.close)
+            for index, each in enumerate(config.pipeline):
+                self._pipelines[each.name] = self._open(each, sinks if index == 0 else ())
+            opened.pop_all()
+
+    @property
+    def pipelines(self) -> Sequence[Pipeline]:
+        """In the order of the configuration; one that has ended stays until a reload."""
+        return tuple(self._pipelines.values())
+
+    def start(self) -> None:
+        for pipeline in self._pipelines.values():
+            pipeline.start()
+        if self._broadcast is not None:
+            self._broadcast.start()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Until a pipeline has ended or a reload is asked for; whether it was so, within that time."""
+        happened = self._happened.wait(timeout_s)
+        self._happened.clear()
+        return happened
+
+    def stop(self) -> None:
+        """End all pipelines soon; see Pipeline."""
+        for pipeline in self._pipelines.values():
+            pipeline.stop()
+
+    def close(self) -> None:
+        """End everything. What the uplink has not sent by then stays in its spool."""
+        with ExitStack() as all_of_it:  # Whatever one of them raises, the others are closed.
+            if self._broadcast is not None:
+                all_of_it.callback(self.close_uplink)  # Last: it takes what the pipelines still give.
+            for pipeline in self._pipelines.values():
+                all_of_it.callback(pipeline.close)
+
+    def close_uplink(self) -> None:
+        """Accept what there is, and send what can be sent within some seconds."""
+        if self._broadcast is not None:
+            self._broadcast.close(_UPLINK_S)
+
+    # What can be commanded; see Controls. By any thread.
+
+    def pause(self, pipeline: str | None) -> None:
+        for each in self._chosen(pipeline):
+            each.pause()
+
+    def resume(self, pipeline: str | None) -> None:
+        for each in self._chosen(pipeline):
+            each.resume()
+
+    def snapshot(self, pipeline: str | None) -> None:
+        names = [each.name for each in self._chosen(pipeline)]
+        if self._broadcast is not None:
+            self._broadcast.ask_for_snapshots(names)
+
+    def set_score_min(self, pipeline: str, score_min: float) -> None:
+        for each in self._chosen(pipeline):
+            each.set_score_min(score_min)
+
+    def reload(self) -> None:
+        """Read the configuration anew; what it changes is changed by whoever waits, soon. Raises ConfigError."""
+        if self._reread is None:
+            raise UsageError("there is no configuration file to read again", hint="start with --config FILE")
+        wanted = with_broker_of_outputs(self._reread())
+        if (wanted.uplink, wanted.node) != (self._config.uplink, self._config.node):
+            raise UsageError("[uplink] and node are read at the start only", hint="start edgeinfer anew")
+        self._wanted = wanted
+        self._happened.set()
+
+    def apply_reload(self) -> Sequence[Pipeline]:
+        """Carry out the last reload that was asked for: only what it changes ends, and begins anew.
+
+        The pipelines that ended are given. Where one cannot be opened as it is wanted now, that is said, and it goes
+        on as it was.
+        """
+        wanted, self._wanted = self._wanted, None
+        if wanted is None:
+            return ()
+        former = {each.name: each for each in self._config.pipeline}
+        names = {each.name for each in wanted.pipeline}
+        ended = [self._end(name) for name in [*self._pipelines] if name not in names]
+        running = []
+        for each in wanted.pipeline:
+            if former.get(each.name) == each:
+                running.append(each)
+                continue
+            if each.name in self._pipelines:
+                ended.append(self._end(each.name))
+            running += [] if (begun := self._begin(each, former.get(each.name))) is None else [begun]
+        self._config = msgspec.structs.replace(self._config, pipeline=tuple(running))
+        self._pipelines = {each.name: self._pipelines[each.name] for each in running}
+        log.info("the configuration was read again")
+        return ended
+
+    def _begin(self, config: PipelineConfig, former: PipelineConfig | None) -> PipelineConfig | None:
+        """Open and start a pipeline, else as it was; what runs now."""
+        for each in [config] if former is None else [config, former]:
+            try:
+                pipeline = self._open(each)
+            except EdgeInferError as error:
+                log.error("pipeline %s cannot be opened: %s", each.name, error.message)
+                continue
+            self._pipelines[each.name] = pipeline
+            pipeline.start()
+            return each
+        return None
+
+    def _end(self, name: str) -> Pipeline:
+        pipeline = self._pipelines.pop(name)
+        pipeline.close()
+        return pipeline
+
+    def _open(self, config: PipelineConfig, sinks: Iterable[Sink] = ()) -> Pipeline:
+        more = [] if self._broadcast is None else [self._broadcast.sink_for(config)]
+        try:
+            return open_pipeline(
+                config,
+                node=self.name,
+                sinks=[*sinks, *more],
+                clock=self._clock,
+                devices=self._devices,
+                on_done=self._happened.set,
+            )
+        except EdgeInferError as error:
+            if len(self._config.pipeline) > 1:
+                error.message = f"pipeline {config.name}: {error.message}"
+            raise
+
+    def _chosen(self, name: str | None) -> Sequence[Pipeline]:
+        if name is None:
+            return self.pipelines
+        pipeline = self._pipelines.get(name)
+        if pipeline is None:
+            raise UsageError(unknown("pipeline", name, self._pipelines))
+        return (pipeline,)
