@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from os.path import relpath
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from local_broker import NoBroker, any_broker, running
 
 import edgeinfer
 
@@ -23,6 +29,7 @@ OUTPUTS = ("demo.jsonl", "demo.mp4")
 FRAMES = 300
 TIME_LIMIT_S = 45.0
 LINE_EVERY_S = 0.1
+BROKER_MAY_TAKE_S = 10.0
 LABELS_SHOWN = 8
 STAGES = ("preprocess", "infer", "decode")
 
@@ -71,21 +78,28 @@ def main() -> int:
     tally = Tally()
     line = ProgressLine()
     status = 0
+    heard = ""
     try:
-        for result in results(wanted):
-            tally.add(result, time.monotonic())
-            line.show(tally, result)
-            if wanted.frames is None and tally.last_s - tally.first_s > TIME_LIMIT_S:
-                break
+        with listening(wanted) as audience:
+            for result in results(wanted):
+                tally.add(result, time.monotonic())
+                line.show(tally, result)
+                if wanted.frames is None and tally.last_s - tally.first_s > TIME_LIMIT_S:
+                    break
+            if audience is not None:
+                audience.wait_for(tally.frames)
+                heard = f"Broker  {audience.url} passed {audience.results} results on to a subscriber"
     except KeyboardInterrupt:
         status = 130
-    except edgeinfer.EdgeInferError as error:
+    except (edgeinfer.EdgeInferError, NoBroker) as error:
         line.clear()
         print(f"error: {error}", file=sys.stderr)
-        status = error.exit_code
+        status = error.exit_code if isinstance(error, edgeinfer.EdgeInferError) else 1
     line.clear()
     if tally.latest is not None:
         print(summary(tally, tally.latest, wanted.model))
+    if heard:
+        print(heard)
     return status
 
 
@@ -98,6 +112,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--source", default=SOURCE, help="the same as SOURCE (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="as in litert:cpu or onnx:cpu (default: %(default)s)")
     parser.add_argument("--frames", type=int, help=f"how many (default: {FRAMES}, for at most {TIME_LIMIT_S:.0f} s)")
+    parser.add_argument(
+        "--mqtt",
+        nargs="?",
+        const="",
+        metavar="URL",
+        help="send the results to this broker, or without a URL to one of the demo's own, and say what comes out of it",
+    )
     wanted = parser.parse_args()
     wanted.source = wanted.where or wanted.source
     return wanted
@@ -106,9 +127,51 @@ def arguments() -> argparse.Namespace:
 def results(wanted: argparse.Namespace) -> Iterator[edgeinfer.Result]:
     """The run itself; closed, outputs and all, when the loop over it ends."""
     frames = FRAMES if wanted.frames is None else wanted.frames
-    run = edgeinfer.run(wanted.model, wanted.source, device=wanted.device, outputs=OUTPUTS, frames=frames)
+    outputs = OUTPUTS if wanted.mqtt is None else (*OUTPUTS, wanted.mqtt)
+    run = edgeinfer.run(wanted.model, wanted.source, device=wanted.device, outputs=outputs, frames=frames)
     with closing(run):
         yield from run
+
+
+@contextmanager
+def listening(wanted: argparse.Namespace) -> Iterator[Audience | None]:
+    """Somebody at the broker, which is begun here where no URL says where one is; None where none is wanted."""
+    if wanted.mqtt is None:
+        yield None
+        return
+    with ExitStack() as stack:
+        if not wanted.mqtt:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="edgeinfer-demo-")))
+            # A spool of the demo's own, which takes its room on the disk at once.
+            os.environ["EDGEINFER_STATE"] = str(folder / "state")
+            wanted.mqtt = stack.enter_context(running(any_broker(folder))).url
+        audience = Audience(wanted.mqtt)
+        stack.callback(audience.leave)
+        yield audience
+
+
+class Audience:
+    """Another program, as it were, that takes what the broker gives it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.results = 0
+        self._consumer = edgeinfer.Consumer(url, acknowledge=False)
+        self._thread = threading.Thread(target=self._consumer.run, args=(self._take,), daemon=True)
+        self._thread.start()
+
+    def _take(self, message: Any) -> None:
+        self.results += message.channel == "result"
+
+    def wait_for(self, count: int) -> None:
+        """Until so many results came, for some seconds at most."""
+        deadline_s = time.monotonic() + BROKER_MAY_TAKE_S
+        while self.results < count and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+
+    def leave(self) -> None:
+        self._consumer.stop()
+        self._thread.join(BROKER_MAY_TAKE_S)
 
 
 class ProgressLine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import cv2
 import pytest
+
+from scripts.local_broker import AMQTT, MOSQUITTO
 
 DEMO = Path(__file__).parents[2] / "scripts" / "demo.py"
 
@@ -82,3 +85,19 @@ def test_an_error_is_one_line_and_its_exit_code(tmp_path):
     assert (demo.returncode, out) == (5, "")
     assert err.startswith("error: no such file: 'absent.mp4'")
     assert err.count("\n") == 1
+
+
+def test_with_a_broker_it_says_how_many_results_came_out_of_it(tmp_path):
+    if MOSQUITTO is None and not AMQTT:
+        pytest.skip("neither mosquitto nor amqtt is installed")
+    demo = start(tmp_path, "--frames", "20", "--mqtt")
+    out, err = demo.communicate(timeout=100)
+    assert demo.returncode == 0, err
+    assert re.search(r"^Broker  mqtt://localhost:\d+/ passed 20 results on", out, re.MULTILINE), out
+
+
+def test_a_broker_elsewhere_may_be_away(tmp_path):
+    demo = start(tmp_path, "--frames", "3", "--mqtt", "mqtt://localhost:1")
+    out, err = demo.communicate(timeout=100)
+    assert demo.returncode == 0, err
+    assert "passed 0 results on" in out
