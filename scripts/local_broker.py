@@ -67,9 +67,10 @@ def mosquitto(folder: Path, *settings: str, port: int | None = None) -> Broker:
     if MOSQUITTO is None:
         raise NoBroker("mosquitto is not installed")
     port = port or free_port()
-    # As root it would become another user, who cannot read this folder; nobody else is asked who to be.
-    lines = ["user root", f"listener {port} localhost", "allow_anonymous true", "max_queued_messages 0", *settings]
-    (folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
+    # As root it would become another user, who cannot read this folder; nobody else is asked who to be. Not 0 for any
+    # number of messages: mosquitto 2.0.11 hangs up on whom it denies something then.
+    usual = ["user root", f"listener {port} localhost", "allow_anonymous true", "max_queued_messages 1000000"]
+    (folder / "mosquitto.conf").write_text("\n".join([*usual, *settings]) + "\n")
     return Broker("mosquitto", port, [MOSQUITTO, "-c", "mosquitto.conf"], folder)
 
 

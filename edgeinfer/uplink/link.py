@@ -43,6 +43,7 @@ _PACKET_MAX = 256 << 10  # Of what the broker may send us.
 _STEADY_S = 30.0
 _LONGEST_NAP_S = 5.0
 _GUESS_AGAIN_S = 0.1
+_SHORT_LIVES_MAX = 4
 # Of packets that we publish. The client numbers its own, a few of them, from 1.
 _FIRST_ID, _LAST_ID = 0x4000, 0xFFFF
 _CONNACK = 0x20
@@ -72,8 +73,9 @@ class MqttLink:
     Each attempt is a client of its own, with a clean start: nothing is ever sent that was not handed to this
     connection. `read_address` is called for each, by another thread, so that renewed files are taken up; what it
     raises is a reason like others. backoff: between attempts; until a connection has stood for half a minute its
-    delays grow on. stolen: the delays after another client has taken this one's id, or two nodes would take it from
-    each other for ever. packet_max: the most bytes that the broker may send in one packet.
+    delays grow on. stolen: the delays after another client has taken this one's id, as the broker says or as it seems
+    where it does not, or two nodes would take it from each other for ever. packet_max: the most bytes that the broker
+    may send in one packet.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class MqttLink:
         self._events: list[Event] = []
         self._version: Version = "5"
         self._has_spoken_5 = self._is_told = False
-        self._attempt = 0
+        self._attempt = self._short_lives = 0
         self._retry_at_s = inf
         self._give_up_at_s = inf
         self._dialling: threading.Thread | None = None
@@ -205,6 +207,7 @@ class MqttLink:
             if isinstance(reached, Wire):
                 reached.end()  # Too late: it was given up.
         elif isinstance(reached, str) or address is None:
+            self._short_lives = 0
             self._lose(_with_our_end(str(reached), address, self._clock))
         else:
             self._greet(address, reached)
@@ -273,12 +276,22 @@ class MqttLink:
             self._version = "3.1.1" if is_guess else "5"
             self._lose(reason, retry_s=_GUESS_AGAIN_S if is_guess else None)
         else:
-            is_steady = session.is_up and self._now_s() - self._up_since_s >= _STEADY_S
-            if is_steady:
-                self._backoff.reset()
-                self._stolen.reset()
-            retry_s = self._stolen.next_s() if end.code == _TAKEN_OVER else None
-            self._lose(reason, retry_s=retry_s, by_broker=session.is_up and end.by_broker)
+            self._lose_session(session, end, reason)
+
+    def _lose_session(self, session: _Session, end: _End, reason: str) -> None:
+        if session.is_up and self._now_s() - self._up_since_s >= _STEADY_S:
+            self._backoff.reset()
+            self._stolen.reset()
+            self._short_lives = 0
+        is_short = session.is_up and end.by_broker and end.code is None
+        self._short_lives = self._short_lives + 1 if is_short else 0
+        is_stolen = end.code == _TAKEN_OVER
+        if self._short_lives >= _SHORT_LIVES_MAX:
+            # Some brokers, and all under 3.1.1, do not say that they took another client for this one.
+            is_stolen = True
+            reason += " soon after it let us in, time and again; has another client this client id?"
+        retry_s = self._stolen.next_s() if is_stolen else None
+        self._lose(reason, retry_s=retry_s, by_broker=session.is_up and end.by_broker)
 
     def _lose(self, reason: str, *, retry_s: float | None = None, by_broker: bool = False) -> None:
         delay_s = self._backoff.next_s() if retry_s is None else retry_s

@@ -5,26 +5,34 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import ssl
+import subprocess
+import textwrap
 import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
-from brokers import Broker, free_port, mosquitto
+from brokers import Broker, amqtt, free_port, mosquitto
+from certificates import Authority, Pair
 from proxy import Proxy
+from sightings import result
 
 from edgeinfer import Consumer
 from edgeinfer.clock import Clock
 from edgeinfer.config import UplinkConfig
 from edgeinfer.uplink.assemble import open_uplink
-from edgeinfer.uplink.message import Message
-from edgeinfer.uplink.messages import Numbered, read_status
+from edgeinfer.uplink.messages import Numbered, read_envelope, read_id, read_status
+from edgeinfer.uplink.selection import message_of_result
 from edgeinfer.uplink.topics import Topics
 from edgeinfer.uplink.uplink import Uplink
 from edgeinfer.uplink.wire import Timeouts
+from tests.disk import faulty_disk
 
 TOPICS = Topics("pi-7")
 WITHIN_S = 40.0
@@ -63,14 +71,18 @@ class Node:
     def accept(self, count: int = 1, *, size: int = 300, pipeline: str = "main") -> None:
         for _ in range(count):
             self.count += 1
-            data = json.dumps({"number": self.count, "rest": "x" * size}).encode()
-            self.uplink.accept(Message("result", pipeline, time.time_ns(), "synced", data))
+            told = replace(message_of_result(result(self.count, labels=["x" * size])), pipeline=pipeline)
+            self.uplink.accept(told)
 
     def wait_until_connected(self) -> None:
         wait_until(lambda: self.uplink.counters().protocol is not None and self.uplink.state == "ok")
 
     def wait_until_done(self) -> None:
         wait_until(lambda: self.accepted == self.count and self.uplink.counters().depth == 0)
+
+    def wait_until_done_with(self, count: int) -> None:
+        """With so many of an earlier run."""
+        wait_until(lambda: self.uplink.counters().delivered == count)
 
     @property
     def accepted(self) -> int:
@@ -109,7 +121,7 @@ class Listener:
 
     def numbers(self, pipeline: str = "main") -> list[int]:
         """Of the results as they came, without those that came before."""
-        came = [json.loads(payload)["data"]["number"] for payload in self.payloads(TOPICS.results(pipeline))]
+        came = [json.loads(payload)["data"]["seq"] for payload in self.payloads(TOPICS.results(pipeline))]
         return list(dict.fromkeys(came))
 
     def statuses(self) -> list[str]:
@@ -146,7 +158,7 @@ class Acknowledging:
     def _take(self, message: Numbered) -> None:
         assert (message.epoch, message.seq) not in self.ids
         self.ids.add((message.epoch, message.seq))
-        self.came[json.loads(message.body)["number"]] += 1
+        self.came[message.data.seq] += 1
 
     def _miss(self, missing: object) -> None:
         raise AssertionError(missing)
@@ -328,6 +340,19 @@ def test_a_message_that_is_too_large_leaves_a_gap_and_holds_nothing_up(start, st
         assert node.uplink.counters().reconnects == 0
 
 
+def test_a_message_on_which_the_broker_hangs_up_each_time_is_found_out_and_left_out(start, state):
+    broker = start("message_size_limit 1500", "max_queued_messages 0")  # A fault of mosquitto 2.0.
+    with Listener(broker.port) as listener, Proxy(broker.port) as proxy, Node(proxy.url, state) as node:
+        node.accept(5)
+        node.accept(1, size=3000)
+        node.accept(5)
+        node.wait_until_done()
+        wait_until(lambda: len(listener.numbers()) == 10)
+        (gap,) = listener.gaps()
+        assert (gap["first"], gap["last"]) == (6, 6)
+        assert gap["reason"] in ("too large", "ends the connection")  # Whether the answer comes before the end.
+
+
 # Networks.
 
 
@@ -373,24 +398,27 @@ def test_connections_that_are_cut_all_the_time_lose_nothing(broker, state):
 def test_another_client_of_the_same_id_is_named_and_not_fought_with(broker, state):
     with Listener(broker.port) as listener, Node(broker.url, state, client_id="same") as node:
         node.wait_until_connected()
-        thief = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="same", protocol=paho.MQTTv5)
-        thief.connect("localhost", broker.port)
-        thief.loop_start()
-        node.wait_for_state("another client came with this client id")
+        for _ in range(4):
+            thief = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="same", protocol=paho.MQTTv5)
+            thief.connect("localhost", broker.port)  # And dies of the same.
+            thief.loop_read()
+            node.wait_for_state("degraded")
+            if "client id" not in node.uplink.state:
+                node.wait_until_connected()
+            thief.disconnect()
+        node.wait_for_state("has another client this client id?")
         node.accept(50)
-        thief.disconnect()
-        thief.loop_stop()
         listener.wait_for(node)
+
+
+# Who is who.
 
 
 def test_a_wrong_password_is_said_and_a_new_one_in_the_file_is_taken(start, state, tmp_path):
     tool = shutil.which("mosquitto_passwd")
     if tool is None:
         pytest.skip("mosquitto_passwd is not installed")
-    import subprocess
-
     subprocess.run([tool, "-b", "-c", tmp_path / "users", "anna", "right"], check=True, capture_output=True)
-    (tmp_path / "users").chmod(0o644)
     (tmp_path / "password").write_text("wrong")
     broker = start("allow_anonymous false", f"password_file {tmp_path / 'users'}")
     url = f"mqtt://anna@localhost:{broker.port}"
@@ -399,3 +427,264 @@ def test_a_wrong_password_is_said_and_a_new_one_in_the_file_is_taken(start, stat
         node.wait_for_state("user name or password")
         (tmp_path / "password").write_text("right")
         node.wait_until_done()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def secured(start, authority):
+    """A broker that speaks TLS as this name, with these settings besides."""
+
+    def started(name: str = "localhost", *settings: str, **dates) -> Broker:
+        pair = authority.issue(name, **dates)
+        return start(f"certfile {pair.cert}", f"keyfile {pair.key}", *settings)
+
+    return started
+
+
+def test_results_go_over_tls(secured, authority, state):
+    broker = secured()
+    with Node(f"mqtts://localhost:{broker.port}", state, ca=str(authority.cert)) as node:
+        node.accept(1000)
+        node.wait_until_done()
+        assert node.uplink.state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("name", "dates", "says"),
+    [
+        ("localhost", {"begins": -timedelta(days=9), "ends": -timedelta(days=1)}, "certificate has expired (it is "),
+        ("localhost", {"begins": timedelta(days=1)}, "certificate is not valid yet (it is "),
+        ("elsewhere", {}, "certificate is not for localhost; [uplink] server_name"),
+    ],
+)
+def test_a_certificate_that_is_not_good_is_refused_and_it_is_said_why(secured, authority, state, name, dates, says):
+    broker = secured(name, **dates)
+    with Node(f"mqtts://localhost:{broker.port}", state, ca=str(authority.cert)) as node:
+        node.accept(1)
+        node.wait_for_state(says)
+        assert node.uplink.counters().depth == 1
+
+
+def test_a_broker_whose_authority_is_another_one_is_refused(secured, state, tmp_path):
+    broker = secured()
+    other = Authority(tmp_path, "other")
+    with Node(f"mqtts://localhost:{broker.port}", state, ca=str(other.cert)) as node:
+        node.wait_for_state("signed by nobody trusted here; is [uplink] ca the right one?")
+
+
+def test_a_broker_without_tls_is_not_spoken_to_with_it_nor_the_other_way_round(broker, secured, authority, state):
+    with Node(f"mqtts://localhost:{broker.port}", state, ca=str(authority.cert)) as node:
+        node.accept(1)
+        node.wait_for_state("degraded: mqtts://localhost")
+    tls = secured()
+    with Node(f"mqtt://localhost:{tls.port}", state) as node:
+        node.wait_for_state("degraded: mqtt://localhost")
+        assert node.uplink.counters().depth == 1
+
+
+def test_a_client_certificate_is_shown(secured, authority, state):
+    broker = secured("localhost", f"cafile {authority.cert}", "require_certificate true")
+    pair = authority.issue("pi-7")
+    url = f"mqtts://localhost:{broker.port}"
+    with Node(url, state, ca=str(authority.cert)) as node:
+        node.accept(1)
+        node.wait_for_state("degraded: mqtts://localhost")
+        assert node.uplink.counters().depth == 1
+    with Node(url, state, ca=str(authority.cert), cert=str(pair.cert), key=str(pair.key)) as node:
+        node.wait_until_done_with(1)
+
+
+def test_a_client_certificate_that_has_expired_is_said_to_have(secured, authority, state):
+    broker = secured("localhost", f"cafile {authority.cert}", "require_certificate true")
+    pair = authority.issue("pi-8", begins=-timedelta(days=9), ends=-timedelta(days=2))
+    url = f"mqtts://localhost:{broker.port}"
+    with Node(url, state, ca=str(authority.cert), cert=str(pair.cert), key=str(pair.key)) as node:
+        node.wait_for_state("(our certificate ended on ")
+
+
+def test_the_broker_is_asked_for_by_the_name_and_the_protocol_that_are_configured(broker, authority, state):
+    pair = authority.issue("broker.example")
+    asked: list[tuple[str | None, str | None]] = []
+    with Terminator(broker.port, pair, "mqtt", asked) as terminator:
+        url = f"mqtts://127.0.0.1:{terminator.port}"
+        words = {"ca": str(authority.cert), "server_name": "broker.example", "alpn": ("x-amzn-mqtt-ca", "mqtt")}
+        with Node(url, state, **words) as node:
+            node.accept(10)
+            node.wait_until_done()
+    assert asked == [("broker.example", "mqtt")]
+
+
+class Terminator:
+    """Speaks TLS on a port of its own, and hands one connection on to a broker; notes name and protocol asked for."""
+
+    def __init__(self, target: int, pair: Pair, protocol: str, asked: list[tuple[str | None, str | None]]) -> None:
+        self._names: list[str | None] = []
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair.cert, pair.key)
+        context.set_alpn_protocols([protocol])
+        context.sni_callback = lambda _socket, name, _context: self._names.append(name)
+        self._listener = socket.create_server(("localhost", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, args=(context, target, asked), daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Terminator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(WITHIN_S)
+        self._listener.close()
+
+    def _serve(self, context: ssl.SSLContext, target: int, asked: list[tuple[str | None, str | None]]) -> None:
+        plain, _ = self._listener.accept()
+        with context.wrap_socket(plain, server_side=True) as client:
+            asked.append((self._names[-1], client.selected_alpn_protocol()))
+            with socket.create_connection(("localhost", target)) as broker:
+                client.settimeout(0.01)
+                broker.settimeout(0.01)
+                while _pump(client, broker) and _pump(broker, client):
+                    pass
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> bool:
+    """Whether it is still open."""
+    try:
+        data = source.recv(65536)
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+    if data:
+        sink.sendall(data)
+    return bool(data)
+
+
+# Old brokers, old clocks.
+
+
+def test_a_broker_that_speaks_only_3_1_1_is_spoken_to_so(tmp_path, state, caplog):
+    (tmp_path / "broker").mkdir()
+    with amqtt(tmp_path / "broker") as broker, Node(broker.url, state) as node:
+        with Listener(broker.port) as listener:
+            node.accept(100)
+            listener.wait_for(node)
+        node.wait_until_done()
+        assert node.uplink.counters().protocol == "3.1.1"
+        assert len([each for each in caplog.records if "speaks MQTT 3.1.1" in each.getMessage()]) == 1
+
+
+def test_a_refusal_of_the_version_is_understood(start, state):
+    with Refusing() as old, Node(f"mqtt://localhost:{old.port}", state) as node:
+        wait_until(lambda: old.versions[:2] == [5, 4])
+        assert node.uplink.counters().protocol is None
+
+
+class Refusing:
+    """A broker of old: refuses MQTT 5 by the word that 3.1.1 has for it, and hangs up; knows which versions came."""
+
+    def __init__(self) -> None:
+        self.versions: list[int] = []
+        self._listener = socket.create_server(("localhost", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def __enter__(self) -> Refusing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            with client:
+                connect = client.recv(4096)
+                self.versions.append(connect[connect.index(b"MQTT") + 4])
+                client.sendall(b"\x20\x02\x00\x01")
+
+
+@pytest.mark.parametrize("jump_s", [86_400, -86_400])
+def test_a_clock_that_begins_in_1970_and_jumps_changes_nothing_but_the_times(broker, state, jump_s):
+    now_s = [100_000]
+    clock = Clock(unix_ns=lambda: now_s[0] * 10**9)
+    with Listener(broker.port) as listener, Node(broker.url, state, clock=clock) as node:
+        node.accept(100)
+        listener.wait_for(node)
+        now_s[0] += jump_s
+        node.accept(100)
+        listener.wait_for(node)
+        node.wait_until_done()
+        assert node.uplink.state == "ok"
+        assert read_envelope(listener.payloads(TOPICS.status)[0]).time.startswith("1970-01-02T")
+
+
+# Disks.
+
+
+def test_a_spool_that_is_corrupt_is_set_aside_and_another_begun(broker, state):
+    with Node("mqtt://localhost:1", state) as node:
+        node.accept(100)
+        wait_until(lambda: node.accepted == 100)
+    spool = state / "spool"
+    spool.write_bytes(spool.read_bytes()[:5000] + b"\xff" * 20_000)
+    with Listener(broker.port) as listener, Node(broker.url, state) as node:
+        node.accept(50)
+        listener.wait_for(node)
+        epochs = {read_id(read_envelope(each))[0] for each in listener.payloads(TOPICS.results("main"))}
+        assert len(epochs) == 1
+    assert (state / "spool.corrupt-1").exists()
+
+
+DISK = """
+import errno, sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+from acceptance.test_uplink_faults import Listener, Node, wait_until
+from tests.disk.faulty_disk import Fault, fail
+
+port, state = int(sys.argv[1]), Path(sys.argv[2])
+fault, error = Fault[sys.argv[3]], getattr(errno, sys.argv[4])
+with Listener(port) as listener:
+    if sys.argv[5] == "from the start":
+        fail(fault, error)
+    with Node(f"mqtt://localhost:{port}", state) as node:
+        if sys.argv[5] == "in the middle":
+            node.accept(100)
+            listener.wait_for(node)
+            fail(fault, error)
+        node.accept(100)
+        node.wait_for_state("degraded", "spool")
+        wait_until(lambda: "degraded" in listener.statuses())
+        accepted = node.accepted
+        assert accepted == (100 if sys.argv[5] == "in the middle" else 0)
+        fail(fault, 0)
+        listener.wait_for(node)
+        node.wait_until_done()
+        wait_until(lambda: listener.statuses()[-1] == "online")
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "when"),
+    [
+        ("GROW", "ENOSPC", "from the start"),
+        ("WRITE", "ENOSPC", "in the middle"),
+        ("WRITE", "EROFS", "in the middle"),
+        ("SYNC", "EIO", "in the middle"),
+        ("NAME", "EROFS", "from the start"),
+    ],
+)
+def test_a_disk_that_fails_holds_results_up_and_loses_none(broker, state, fault, error, when):
+    program = ["-c", textwrap.dedent(DISK), str(broker.port), str(state), fault, error, when]
+    try:
+        faulty_disk.run(program, state)
+    except faulty_disk.NoCompiler as missing:
+        pytest.skip(str(missing))
