@@ -11,7 +11,19 @@ from pathlib import Path
 
 from scripts.benchmarks import report, setting
 
-SCENARIOS = ("throughput", "live", "start", "postprocess", "scale", "paced", "isolation", "failover", "spool")
+SCENARIOS = (
+    "throughput",
+    "live",
+    "start",
+    "postprocess",
+    "scale",
+    "paced",
+    "isolation",
+    "failover",
+    "gate",
+    "spool",
+    "blackhole",
+)
 ROUNDS, QUICK_ROUNDS = 5, 2
 
 
