@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from edgeinfer.uplink.spool import Spool
 from edgeinfer.uplink.topics import Topics
 from edgeinfer.uplink.uplink import Uplink
 from edgeinfer.uplink.wire import Timeouts
+
+log = logging.getLogger(__name__)
 
 _RETRY_S = (1.0, 60.0)
 _STOLEN_S = (30.0, 600.0)
@@ -46,7 +49,9 @@ def open_uplink(
     Raises `url_error` for the URL, and ConfigError. What may be well later it does not raise, but tries again.
     """
     clock = clock or Clock()
-    read_address(config, url_error=url_error)
+    address = read_address(config, url_error=url_error)
+    if address.password is not None and address.tls is None:
+        log.warning("user and password go to %s unencrypted; mqtts:// would hide them", address)
     max_bytes = _amount("spool_bytes", config.spool_bytes, parse_bytes)
     max_age_s = _amount("spool_age", config.spool_age, parse_seconds)
     per_day = None if config.max_writes is None else _amount("max_writes", config.max_writes, parse_bytes_per_day)

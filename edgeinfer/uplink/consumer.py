@@ -68,6 +68,11 @@ class Consumer:
         self._link: Link | None = None
         self._is_lost = self._is_denied = False
 
+    @property
+    def duplicates(self) -> int:
+        """How many messages came once more, and were not handed on."""
+        return self._reception.duplicates
+
     def run(self, handler: Handler, *, on_missing: Callable[[Missing], object] | None = None) -> None:
         """Call `handler` for each message, in this thread, until `stop`; connect again whenever that is needed.
 

@@ -72,10 +72,9 @@ class MqttLink:
 
     Each attempt is a client of its own, with a clean start: nothing is ever sent that was not handed to this
     connection. `read_address` is called for each, by another thread, so that renewed files are taken up; what it
-    raises is a reason like others. backoff: between attempts; until a connection has stood for half a minute its
-    delays grow on. stolen: the delays after another client has taken this one's id, as the broker says or as it seems
-    where it does not, or two nodes would take it from each other for ever. packet_max: the most bytes that the broker
-    may send in one packet.
+    raises is a reason like others. backoff: between attempts that fail. stolen: the delays where another client has
+    taken this one's id, as the broker says or as it seems where it does not: two nodes would take it from each other
+    for ever. packet_max: the most bytes that the broker may send in one packet.
     """
 
     def __init__(
@@ -270,8 +269,8 @@ class MqttLink:
         if not session.is_up and end.code == _UNSUPPORTED_VERSION and session.version == "5":
             self._version = "3.1.1"
             self._lose(reason, retry_s=0.0)
-        elif not session.is_up and end.by_broker and end.code is None and not self._has_spoken_5:
-            # Some that know only 3.1.1 hang up without a word. Next time it is the other one.
+        elif not session.is_up and end.code is None and not self._has_spoken_5:
+            # Some that know only 3.1.1 hang up without a word, or wait for more. Next time it is the other one.
             is_guess = session.version == "5"
             self._version = "3.1.1" if is_guess else "5"
             self._lose(reason, retry_s=_GUESS_AGAIN_S if is_guess else None)
@@ -279,8 +278,9 @@ class MqttLink:
             self._lose_session(session, end, reason)
 
     def _lose_session(self, session: _Session, end: _End, reason: str) -> None:
-        if session.is_up and self._now_s() - self._up_since_s >= _STEADY_S:
+        if session.is_up:
             self._backoff.reset()
+        if session.is_up and self._now_s() - self._up_since_s >= _STEADY_S:
             self._stolen.reset()
             self._short_lives = 0
         is_short = session.is_up and end.by_broker and end.code is None
