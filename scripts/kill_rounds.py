@@ -180,7 +180,6 @@ def kill(words: argparse.Namespace) -> int:
     kills = {"node": 0, "broker": 0}
     begin_s = time.monotonic()
     with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         parts = Parts(folder, words)
         stack.callback(parts.close)
         for number in range(words.rounds):
@@ -203,7 +202,11 @@ def kill(words: argparse.Namespace) -> int:
         f"{verdict.duplicates} duplicates, all removed by (epoch, seq); {verdict.wrong} wrong; "
         f"{verdict.unwritten} more were delivered of which the node died before it could note them"
     )
-    return 0 if verdict.accepted and not verdict.lost and not verdict.wrong else 1
+    if verdict.accepted and not verdict.lost and not verdict.wrong:
+        shutil.rmtree(folder)
+        return 0
+    print(f"what they wrote, and their logs: {folder}", file=sys.stderr)
+    return 1
 
 
 class Parts:

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 ACCEPTED = "accepted.uplink"
 
-DROPPED = "dropped.uplink.max_writes"
+DROPPED = "dropped.uplink.budget"
 
 # After the last write: what was done since is written down by itself then, which costs some 10 kB of flash.
 _IDLE_S = 30.0
@@ -30,7 +30,7 @@ class Keeper:
 
     spool: None until it could be opened. oldest_unix_ns: what the oldest message in it tells of, as at the last write.
     While there is trouble what waits stays in the inbox, and is tried again.
-    What the budget leaves out is counted as `dropped.uplink.max_writes`.
+    What the budget leaves out is counted as `dropped.uplink.budget`.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class Keeper:
                 self._commit(spool)
             else:
                 self._flush(spool)
-            self.oldest_unix_ns = spool.oldest_unix_ns
             self._written_s = now_s
+            self.oldest_unix_ns = spool.oldest_unix_ns
         except SpoolLost:
             self.set_aside()
         except SpoolError as failed:

@@ -53,9 +53,8 @@ _LAST_WORDS = 0.25
 @dataclass(frozen=True, slots=True)
 class Counters:
     """accepted, delivered: messages since the start. depth, bytes: of the spool; oldest_unix_ns: what the oldest in it
-    tells of, as at the last write, None where it is empty. reconnects: connections after the
-    first. protocol: None while there is none. dropped: by reason; `pending` and `max_writes` before they were accepted,
-    all others after.
+    tells of, as at the last write, None where it is empty. reconnects: connections after the first. protocol: None
+    while there is none. dropped: by reason; `pending` and `budget` before they were accepted, all others after.
     """
 
     accepted: int
@@ -158,7 +157,7 @@ class Uplink:
     def counters(self) -> Counters:
         spool = self._keeper.spool
         dropped = {} if spool is None else dict(spool.dropped)
-        for reason, name in (("pending", DROPPED_PENDING), ("max_writes", DROPPED_THRIFT)):
+        for reason, name in (("pending", DROPPED_PENDING), ("budget", DROPPED_THRIFT)):
             if self._tally[name]:
                 dropped[reason] = self._tally[name]
         return Counters(

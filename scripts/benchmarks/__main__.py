@@ -22,6 +22,7 @@ SCENARIOS = (
     "failover",
     "gate",
     "spool",
+    "uplink",
     "blackhole",
 )
 ROUNDS, QUICK_ROUNDS = 5, 2
