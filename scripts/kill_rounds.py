@@ -46,6 +46,7 @@ SPOOL_BYTES = 32_000_000
 ROUND_S = (0.5, 1.3)
 DOWN_S = (0.0, 0.4)
 DRAIN_S = 180.0
+START_S = 60.0
 
 Key = tuple[str, int]
 """Epoch and seq."""
@@ -116,6 +117,7 @@ def run_node(url: str, folder: Path, rate: float, mode: str) -> None:
     uplink = Uplink(config, Topics(NODE), open_spool, link, sessions=Sessions(folder / "session", clock), clock=clock)
     uplink.start()
     stopped = _until_terminated()
+    _say_ready(folder, "node")
     due_s = time.monotonic()
     while not stopped:
         number += 1
@@ -164,6 +166,7 @@ def run_consumer(url: str, folder: Path) -> None:
         os.write(handed, f"{message.epoch} {message.seq} {number}\n".encode())
 
     signal.signal(signal.SIGTERM, lambda _signal, _frame: consumer.stop())
+    _say_ready(folder, "consumer")
     consumer.run(take)
     (folder / "duplicates").write_text(f"{consumer.duplicates}\n")
 
@@ -242,12 +245,22 @@ class Parts:
     def finish(self) -> None:
         """Let everything be delivered."""
         for part in ("node", "consumer"):
+            self._wait_until_ready(part)
             self._running[part].terminate()
             try:
                 self._running[part].wait(DRAIN_S)
             except subprocess.TimeoutExpired:
                 print(f"{part} does not end: not all was delivered in {DRAIN_S:g} s", file=sys.stderr)
                 self.kill(part)
+
+    def _wait_until_ready(self, part: str) -> None:
+        """Or it would die of SIGTERM before it knows what that is to mean."""
+        until_s = time.monotonic() + START_S
+        pid = str(self._running[part].pid)
+        while not (self._folder / f"{part}.{pid}").exists():
+            if time.monotonic() > until_s:
+                raise SystemExit(f"{part} does not start:\n{(self._folder / f'{part}.log').read_text()[-2000:]}")
+            time.sleep(0.05)
 
     def close(self) -> None:
         for process in self._running.values():
@@ -292,6 +305,10 @@ def _until_terminated() -> list[int]:
 
     signal.signal(signal.SIGTERM, note)
     return came
+
+
+def _say_ready(folder: Path, part: str) -> None:
+    (folder / f"{part}.{os.getpid()}").touch()
 
 
 def _free_port() -> int:

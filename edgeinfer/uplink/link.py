@@ -43,7 +43,7 @@ _PACKET_MAX = 256 << 10  # Of what the broker may send us.
 _STEADY_S = 30.0
 _LONGEST_NAP_S = 5.0
 _GUESS_AGAIN_S = 0.1
-_SHORT_LIVES_MAX = 4
+_SHORT_LIFE_S, _SHORT_LIVES_MAX = 5.0, 5
 # Of packets that we publish. The client numbers its own, a few of them, from 1.
 _FIRST_ID, _LAST_ID = 0x4000, 0xFFFF
 _CONNACK = 0x20
@@ -102,6 +102,7 @@ class MqttLink:
         self._version: Version = "5"
         self._has_spoken_5 = self._is_told = False
         self._attempt = self._short_lives = 0
+        self._up_since_s = 0.0
         self._retry_at_s = inf
         self._give_up_at_s = inf
         self._dialling: threading.Thread | None = None
@@ -278,12 +279,12 @@ class MqttLink:
             self._lose_session(session, end, reason)
 
     def _lose_session(self, session: _Session, end: _End, reason: str) -> None:
+        lived_s = self._now_s() - self._up_since_s if session.is_up else 0.0
         if session.is_up:
             self._backoff.reset()
-        if session.is_up and self._now_s() - self._up_since_s >= _STEADY_S:
+        if lived_s >= _STEADY_S:
             self._stolen.reset()
-            self._short_lives = 0
-        is_short = session.is_up and end.by_broker and end.code is None
+        is_short = session.is_up and end.by_broker and end.code is None and lived_s < _SHORT_LIFE_S
         self._short_lives = self._short_lives + 1 if is_short else 0
         is_stolen = end.code == _TAKEN_OVER
         if self._short_lives >= _SHORT_LIVES_MAX:

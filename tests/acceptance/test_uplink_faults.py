@@ -398,7 +398,7 @@ def test_connections_that_are_cut_all_the_time_lose_nothing(broker, state):
 def test_another_client_of_the_same_id_is_named_and_not_fought_with(broker, state):
     with Listener(broker.port) as listener, Node(broker.url, state, client_id="same") as node:
         node.wait_until_connected()
-        for _ in range(4):
+        for _ in range(5):
             thief = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="same", protocol=paho.MQTTv5)
             thief.connect("localhost", broker.port)  # And dies of the same.
             thief.loop_read()
