@@ -114,12 +114,29 @@ class UplinkConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_o
     commands: tuple[Literal["pause", "resume", "snapshot", "threshold", "reload"], ...] = ()
 
 
+class GovernorConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """When the pipelines are slowed to spare the board.
+
+    limit_c: for every sensor, beside the limits that the kernel and the board's profile know. margin_c: so far below a
+    limit something is done. load_max: processes that run or wait, per core. memory_max: the share of the time in which
+    programs wait for memory, 0..1. rate_min: frames per second that no pipeline is slowed below.
+    """
+
+    enabled: bool = True
+    limit_c: Annotated[float, Meta(ge=30, le=150)] | None = None
+    margin_c: Annotated[float, Meta(ge=1, le=50)] = 5.0
+    load_max: Annotated[float, Meta(ge=0.5, le=1000)] = 3.0
+    memory_max: Annotated[float, Meta(ge=0.01, le=1)] = 0.2
+    rate_min: Annotated[float, Meta(ge=0.01, le=1000)] = 1.0
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """A whole configuration file."""
 
     pipeline: Annotated[tuple[PipelineConfig, ...], Meta(min_length=1, max_length=64)]
     node: Name | None = None
     uplink: UplinkConfig | None = None
+    governor: GovernorConfig | None = None
 
 
 def read_config(path: Path) -> Config:
@@ -153,6 +170,11 @@ def with_broker_of_outputs(config: Config) -> Config:
         for each in config.pipeline
     )
     return msgspec.structs.replace(config, pipeline=pipelines, uplink=config.uplink or UplinkConfig(url=urls.pop()))
+
+
+def with_governor(config: Config) -> Config:
+    """The board is cared for, unless the file says otherwise."""
+    return config if config.governor is not None else msgspec.structs.replace(config, governor=GovernorConfig())
 
 
 def clash_of_outputs(pipelines: Sequence[PipelineConfig]) -> str | None:

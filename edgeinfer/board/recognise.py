@@ -33,6 +33,10 @@ class ThermalZone:
     throttle_c: float | None = None
     critical_c: float | None = None
 
+    def temperature_c(self) -> float | None:
+        """Read now; `now_c` is of the time when the board was recognised. None where the sensor does not answer."""
+        return _celsius(self.path / "temp")
+
 
 @dataclass(frozen=True, slots=True)
 class Board:
@@ -79,7 +83,7 @@ def temperatures_c(board: Board) -> dict[str, float]:
     """What its sensors say now, by type; of several of one type the hottest. Empty where the kernel shows none."""
     found: dict[str, float] = {}
     for zone in board.thermal:
-        now_c = _celsius(zone.path / "temp")
+        now_c = zone.temperature_c()
         if now_c is not None:
             found[zone.type] = max(now_c, found.get(zone.type, now_c))
     return found

@@ -28,7 +28,7 @@ from edgeinfer.cli.arguments import (
     whole,
 )
 from edgeinfer.cli.terminal import LiveLine, closing_line, configure_logging, profile_table
-from edgeinfer.config import Config, PipelineConfig, UplinkConfig, read_config, with_broker_of_outputs
+from edgeinfer.config import Config, PipelineConfig, UplinkConfig, read_config, with_broker_of_outputs, with_governor
 from edgeinfer.errors import UsageError
 from edgeinfer.node import Node
 from edgeinfer.pipeline import Pipeline
@@ -75,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --gate: run the model after so many seconds anyway (2)",
     )
     add("--max-age", metavar="MS", type=number, help="of a camera or stream, drop what is older; a file has no age")
+    add("--governor", action="store_true", help="slow down before the board gets too hot, or is too busy")
     add("--profile", action="store_true", default=None, help="at the end, a table of where the time went, on stderr")
     add("--quiet", action="store_true", help="no live line, no closing line, only warnings")
     add_model_arguments(parser)
@@ -118,6 +119,8 @@ def _configuration(arguments: argparse.Namespace) -> Config:
             raise UsageError("--model, --source and --output do not go with a --config of several pipelines")
         config = msgspec.structs.replace(config, pipeline=tuple(_overlay(each, flags) for each in config.pipeline))
     config = with_broker_of_outputs(_with_uplink(config, arguments))
+    if arguments.governor:
+        config = with_governor(config)
     if config.uplink is not None:
         return config  # That is an output.
     return msgspec.structs.replace(config, pipeline=tuple(map(_with_output, config.pipeline)))

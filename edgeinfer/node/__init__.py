@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edgeinfer.board import Watch, recognise_board
 from edgeinfer.clock import Clock
-from edgeinfer.config import Config, PipelineConfig, with_broker_of_outputs
+from edgeinfer.config import Config, GovernorConfig, PipelineConfig, with_broker_of_outputs
 from edgeinfer.delegates import Devices
 from edgeinfer.errors import EdgeInferError, UsageError
 from edgeinfer.pipeline import Pipeline
@@ -22,6 +23,7 @@ from edgeinfer.words import unknown
 
 if TYPE_CHECKING:
     from edgeinfer.node.broadcast import Broadcast
+    from edgeinfer.node.care import Care
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ class Node:
             from edgeinfer.node.broadcast import Broadcast
 
             self._broadcast = Broadcast(config.uplink, self.name, self, clock=self._clock)
+        self._care = self._open_care(config.governor)
         with ExitStack() as opened:
             opened.callback(self.close)
             for index, each in enumerate(config.pipeline):
@@ -74,11 +77,18 @@ class Node:
         """In the order of the configuration; one that has ended stays until a reload."""
         return tuple(self._pipelines.values())
 
+    @property
+    def care(self) -> str | None:
+        """By how much the pipelines are slowed to spare the board, and why; None where they are not."""
+        return None if self._care is None else self._care.state
+
     def start(self) -> None:
         for pipeline in self._pipelines.values():
             pipeline.start()
         if self._broadcast is not None:
             self._broadcast.start()
+        if self._care is not None:
+            self._care.start()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Until a pipeline has ended or a reload is asked for; whether it was so, within that time."""
@@ -98,6 +108,8 @@ class Node:
                 all_of_it.callback(self.close_uplink)  # Last: it takes what the pipelines still give.
             for pipeline in self._pipelines.values():
                 all_of_it.callback(pipeline.close)
+            if self._care is not None:
+                all_of_it.callback(self._care.close)
 
     def close_uplink(self) -> None:
         """Accept what there is, and send what can be sent within some seconds."""
@@ -128,8 +140,8 @@ class Node:
         if self._reread is None:
             raise UsageError("there is no configuration file to read again", hint="start with --config FILE")
         wanted = with_broker_of_outputs(self._reread())
-        if (wanted.uplink, wanted.node) != (self._config.uplink, self._config.node):
-            raise UsageError("[uplink] and node are read at the start only", hint="start edgeinfer anew")
+        if _read_once(wanted) != _read_once(self._config):
+            raise UsageError("[uplink], [governor] and node are read at the start only", hint="start edgeinfer anew")
         self._wanted = wanted
         self._happened.set()
 
@@ -192,6 +204,14 @@ class Node:
                 error.message = f"pipeline {config.name}: {error.message}"
             raise
 
+    def _open_care(self, config: GovernorConfig | None) -> Care | None:
+        if config is None or not config.enabled:
+            return None
+        from edgeinfer.node.care import Care
+
+        watch = Watch(recognise_board(), limit_c=config.limit_c)
+        return Care(config, watch.look, lambda: self.pipelines, clock=self._clock)
+
     def _chosen(self, name: str | None) -> Sequence[Pipeline]:
         if name is None:
             return self.pipelines
@@ -199,3 +219,8 @@ class Node:
         if pipeline is None:
             raise UsageError(unknown("pipeline", name, self._pipelines))
         return (pipeline,)
+
+
+def _read_once(config: Config) -> tuple[object, ...]:
+    """What no reload changes."""
+    return (config.uplink, config.governor, config.node)

@@ -144,6 +144,8 @@ class Pipeline:
         self._source = source
         self._reuse = None if gate is None else Reuse(gate, keyframe_s=self._limits.keyframe_s)
         self._rate = None if self._limits.rate_fps is None else Rate(self._limits.rate_fps)
+        self._pace: Rate | None = None
+        self._slowed = ""
         self._handoff: Handoff = (
             Mailbox(lambda reason: self.tally.add(f"dropped.{reason}")) if source.live else BoundedQueue()
         )
@@ -186,11 +188,12 @@ class Pipeline:
         if not self._resumed.is_set():
             return "paused"
         state = self._model.state
-        if not self._capture.is_lost or state.startswith("down"):
+        if state.startswith("down"):
             return state
-        return (
-            "degraded: source lost" if state == "ok" else f"degraded: source lost; {state.removeprefix('degraded: ')}"
-        )
+        lost = "source lost" if self._capture.is_lost else ""
+        device = "" if state == "ok" else state.removeprefix("degraded: ")
+        reasons = "; ".join(reason for reason in (lost, self._slowed, device) if reason)
+        return f"degraded: {reasons}" if reasons else "ok"
 
     @property
     def facts(self) -> PipelineFacts:
@@ -207,6 +210,14 @@ class Pipeline:
     def set_score_min(self, score_min: float) -> None:
         """See Model."""
         self._model.set_score_min(score_min)
+
+    def set_rate(self, fps: float | None, reason: str = "") -> None:
+        """Take up at most so many frames a second, for that reason, or as many as before where None.
+
+        A file loses no frame by it: it takes longer.
+        """
+        self._slowed = "" if fps is None else f"slowed to {fps:.1f} fps: {reason}"
+        self._pace = None if fps is None else Rate(fps)
 
     def start(self) -> None:
         self._started_ns = self._clock.monotonic_ns()
@@ -301,7 +312,7 @@ class Pipeline:
             if not self._resumed.is_set():
                 last_frame_ns = self._wait_for_resume()
                 continue
-            frame = self._handoff.get(_LOOK_EVERY_S) if self._rate is None else self._next_due(self._rate)
+            frame = self._next_frame()
             if frame is None:
                 last_frame_ns = self._look_after_source(last_frame_ns)
                 continue
@@ -317,6 +328,25 @@ class Pipeline:
         elif self._handoff.get(_LOOK_EVERY_S) is not None:
             self.tally.add("dropped.paused")
         return self._clock.monotonic_ns()
+
+    def _next_frame(self) -> Frame | None:
+        pace, rate = self._pace, self._rate
+        if pace is not None:
+            self._wait_for(pace)
+        frame = self._handoff.get(_LOOK_EVERY_S) if rate is None else self._next_due(rate)
+        if pace is not None and frame is not None:
+            pace.take(self._clock.monotonic_ns())
+        return frame
+
+    def _wait_for(self, pace: Rate) -> None:
+        """Until the next frame may be taken up."""
+        wait_s = pace.wait_s(self._clock.monotonic_ns())
+        if wait_s <= 0:
+            return
+        if isinstance(self._handoff, Mailbox):
+            self._handoff.hold(wait_s)
+        else:
+            self._stopped.wait(wait_s)
 
     def _next_due(self, rate: Rate) -> Frame | None:
         """Of a live source the newest frame when one is due, of a file the next that is not passed over."""
