@@ -24,6 +24,7 @@ class Roots:
     dev: Path = Path("/dev")
     etc: Path = Path("/etc")
     usr: Path = Path("/usr")
+    var: Path = Path("/var")
 
     @property
     def is_here(self) -> bool:

@@ -27,6 +27,7 @@ COMMANDS = {
     "bench": "measure single-stream latency and offline throughput, of the model alone and end to end",
     "tail": "print what a fleet sends to an MQTT broker, a line for each result, as it comes",
     "devices": "show what this board can use: each device with its evidence, or the reason why not and what mends it",
+    "doctor": "say what is wrong here, and for each finding the command that mends it",
 }
 
 # Words of the design that nothing stands behind yet.
@@ -38,8 +39,8 @@ EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
 _EPILOG = """\
-exit codes: 0 done, 2 usage, 3 bad model, 4 no such device, 5 source failed, 6 configuration,
-            70 a bug, 130 interrupted
+exit codes: 0 done, 1 the doctor found an error, 2 usage, 3 bad model, 4 no such device,
+            5 source failed, 6 configuration, 70 a bug, 130 interrupted
 'edgeinfer COMMAND --help' explains a command
 """
 

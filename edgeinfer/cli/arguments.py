@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+from edgeinfer.board.roots import Roots
 from edgeinfer.config import PipelineConfig
+from edgeinfer.errors import UsageError
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +40,23 @@ def add_mqtt_arguments(parser: argparse.ArgumentParser) -> None:
     broker.add_argument("--mqtt-user-file", metavar="FILE", help="a file with the user name, in one line")
     broker.add_argument("--mqtt-password-file", metavar="FILE", help="a file with the password, in one line")
     broker.add_argument("--mqtt-prefix", metavar="TOPIC", help="of every topic (edgeinfer/v1)")
+
+
+def add_recorded_arguments(parser: argparse.ArgumentParser) -> None:
+    """To look at a board that is not this one."""
+    recorded = parser.add_argument_group("another board's recorded trees; the packages are still those of this machine")
+    recorded.add_argument("--sys", metavar="DIR", type=Path, help="instead of /sys")
+    recorded.add_argument("--proc", metavar="DIR", type=Path, help="instead of /proc")
+    recorded.add_argument("--dev", metavar="DIR", type=Path, help="instead of /dev")
+
+
+def recorded_roots(arguments: argparse.Namespace) -> Roots:
+    """Raises UsageError."""
+    given = {name: getattr(arguments, name) for name in ("sys", "proc", "dev") if getattr(arguments, name) is not None}
+    for name, folder in given.items():
+        if not folder.is_dir():
+            raise UsageError(f"--{name} {folder} is not a folder", hint="name the folder of the recorded tree")
+    return Roots(**given)
 
 
 def stated_mqtt_flags(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -6,16 +6,15 @@ import argparse
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from edgeinfer.board import Board, Roots, ThermalZone, recognise_board
+from edgeinfer.cli.arguments import add_recorded_arguments, recorded_roots
 from edgeinfer.cli.terminal import configure_logging
 from edgeinfer.delegates.probe import DeviceRow, probe
 from edgeinfer.delegates.probe.proof import run_a_model
-from edgeinfer.errors import UsageError
 
 _WIDTH = 100
 _SCHEMA = "edgeinfer.devices/1"
@@ -26,15 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prove", action="store_true", help="run a small model on each usable device, in a child process"
     )
-    recorded = parser.add_argument_group("another board's recorded trees; the packages are still those of this machine")
-    recorded.add_argument("--sys", metavar="DIR", type=Path, help="instead of /sys")
-    recorded.add_argument("--proc", metavar="DIR", type=Path, help="instead of /proc")
-    recorded.add_argument("--dev", metavar="DIR", type=Path, help="instead of /dev")
+    add_recorded_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     configure_logging(quiet=True, debug=arguments.debug)
-    roots = _roots(arguments)
+    roots = recorded_roots(arguments)
     board = recognise_board(roots)
     rows = probe(board, roots, prove=run_a_model if arguments.prove else None)
     if arguments.json:
@@ -42,14 +38,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print("\n".join((*_header(board, roots), "", *_table(rows), *_traps(board))))
     return 0
-
-
-def _roots(arguments: argparse.Namespace) -> Roots:
-    given = {name: getattr(arguments, name) for name in ("sys", "proc", "dev") if getattr(arguments, name) is not None}
-    for name, folder in given.items():
-        if not folder.is_dir():
-            raise UsageError(f"--{name} {folder} is not a folder", hint="name the folder of the recorded tree")
-    return Roots(**given)
 
 
 def _facts(board: Board, roots: Roots, rows: Sequence[DeviceRow]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 
+from edgeinfer.board.access import how_to_join
 from edgeinfer.clock import Clock
 from edgeinfer.errors import SourceError, SourceLost
 from edgeinfer.frame import Frame, Pixels
@@ -293,7 +294,7 @@ def _cannot_open(word: str, node: Path, failed: OSError) -> SourceError:
     if failed.errno in (errno.ENXIO, errno.ENODEV):
         return SourceError(f"camera {word!r}: nothing answers at {node}", hint="is it still plugged in?")
     if failed.errno in (errno.EACCES, errno.EPERM):
-        hint = "join the group video: sudo usermod -aG video $USER, then log in again"
+        hint = f"join the group video: {how_to_join('video')}"
         return SourceError(f"camera {word!r}: no permission for {node}", hint=hint)
     if failed.errno == errno.EBUSY:
         return SourceError(f"camera {word!r} is in use", hint=f"fuser -v {node} says by whom")

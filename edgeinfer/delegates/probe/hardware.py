@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import grp
 import os
+import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeinfer.board.roots import Roots, entries, read_line
+from edgeinfer.board.roots import Roots, entries, printable, read_bytes, read_line
 
 NVIDIA = "0x10de"
 INTEL = "0x8086"
@@ -36,17 +37,22 @@ VULKAN_FOR = {
     "vc4": (),
     "vc4-drm": (),
 }
+_DPKG_BYTES_MAX = 32 << 20
 _SOFTWARE_VULKAN = ("lvp", "vk_swiftshader")
 
 
 @dataclass(frozen=True, slots=True)
 class UsbDevice:
-    """where: the port, as in `2-1`. node: what a program opens. mbit_s: the speed that was agreed on."""
+    """where: the port, as in `2-1`. node: what a program opens. mbit_s: the speed that was agreed on.
+
+    has_failed: the kernel could not wake it up.
+    """
 
     ids: tuple[str, str]
     where: str
     node: Path
     mbit_s: str
+    has_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,8 @@ def usb_devices(roots: Roots) -> list[UsbDevice]:
         if all(ids):
             bus, number = (read_line(folder / name)[:6] for name in ("busnum", "devnum"))
             node = roots.dev / "bus/usb" / bus.zfill(3) / number.zfill(3)
-            found.append(UsbDevice(ids, folder.name, node, read_line(folder / "speed")))
+            has_failed = read_line(folder / "power/runtime_status") == "error"
+            found.append(UsbDevice(ids, folder.name, node, read_line(folder / "speed"), has_failed))
     return found
 
 
@@ -127,6 +134,13 @@ def shared_library(roots: Roots, name: str) -> Path | None:
     folders = [roots.usr / "lib", roots.usr / "lib64", roots.usr / "local/lib"]
     folders += entries(roots.usr / "lib", "*-linux-gnu*")
     return next((path for folder in folders for path in entries(folder, name)), None)
+
+
+def libedgetpu_version(roots: Roots) -> str:
+    """Of Debian's package, "" where it was not installed as one."""
+    status = read_bytes(roots.var / "lib/dpkg/status", _DPKG_BYTES_MAX)
+    found = re.search(rb"^Package: libedgetpu1-(?:std|max)\n(?:.+\n)*?Version: (\S{1,80})$", status, re.MULTILINE)
+    return "" if found is None else printable(found[1])
 
 
 def refused_by(nodes: Sequence[Path]) -> tuple[Path, str] | None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeinfer.board import Board, Roots
-from edgeinfer.board.roots import entries
+from edgeinfer.board.access import how_to_join
+from edgeinfer.board.roots import entries, read_line
 from edgeinfer.delegates.probe import hardware
 from edgeinfer.delegates.probe.libraries import Installed, Libraries
 
@@ -31,6 +32,7 @@ _GASKET = (
     "sudo apt install ./gasket-dkms_*.deb, from https://github.com/feranick/gasket-driver/releases, "
     "then sudo modprobe apex"
 )
+_APEX_AGAIN = "sudo modprobe -r apex && sudo modprobe apex; if that does not help, switch the board off and on"
 _OF_NVIDIA = hardware.VULKAN_FOR["nvidia"]
 # The best first.
 _INT8_FEATURES = ("i8mm", "asimddp", "avx512_vnni", "avx_vnni", "avx2", "asimd", "sse4_1")
@@ -194,10 +196,18 @@ def _edgetpu_usb(case: _Case, machine: _Machine) -> None:
         state = "loaded" if coral.ids == hardware.CORAL_USB_LOADED else "not loaded yet"
         speed = f", {coral.mbit_s} Mbit/s" if coral.mbit_s else ""
         case.speaks(f"USB {':'.join(coral.ids)} at {coral.where} ({state}{speed})")
+        if coral.has_failed:
+            case.lacks(f"the Edge TPU at {coral.where} does not answer", _usb_again(coral.where))
     if not corals:
         case.lacks("no Edge TPU on USB (1a6e:089a or 18d1:9302)")
     _libedgetpu(case, machine, is_wanted=bool(corals))
     _open_to_us(case, [coral.node for coral in corals], _CORAL_RULE, "60-libedgetpu1-std")
+
+
+def _usb_again(port: str) -> str:
+    """As if it were pulled out and plugged in."""
+    driver = "/sys/bus/usb/drivers/usb"
+    return f"echo {port} | sudo tee {driver}/unbind && sleep 1 && echo {port} | sudo tee {driver}/bind"
 
 
 def _edgetpu_pci(case: _Case, machine: _Machine) -> None:
@@ -211,18 +221,27 @@ def _edgetpu_pci(case: _Case, machine: _Machine) -> None:
             "its driver (gasket, apex) is not loaded: no /dev/apex_0",
             _GASKET,
         )
+    for node in nodes:
+        status = read_line(machine.roots.sys / "class/apex" / node.name / "status")
+        if status not in ("", "ALIVE"):
+            case.lacks(f"{node} does not answer (its driver says {status})", _APEX_AGAIN)
     _libedgetpu(case, machine, is_wanted=bool(corals or nodes))
     _open_to_us(case, nodes, _APEX_RULE, "65-apex")
 
 
 def _libedgetpu(case: _Case, machine: _Machine, *, is_wanted: bool) -> None:
     library = hardware.shared_library(machine.roots, "libedgetpu.so.1")
+    version = hardware.libedgetpu_version(machine.roots)
     if library is not None:
-        case.speaks(str(library))
-    elif is_wanted:
+        case.speaks(f"{library}, {version}" if version else str(library))
+    if not is_wanted:
+        return
+    if library is None:
         case.lacks("libedgetpu.so.1 is not installed", _LIBEDGETPU)
-    if is_wanted:
-        _package(case, machine, "ai-edge-litert", "pip install ai-edge-litert")
+    elif version and "tf" not in version.lower():
+        # It carries no mark of the TensorFlow that it was built for: Google's own, of 2021 or before.
+        case.lacks(f"libedgetpu {version} is too old, and crashes with ai-edge-litert", _LIBEDGETPU)
+    _package(case, machine, "ai-edge-litert", "pip install ai-edge-litert")
 
 
 # GPUs.
@@ -415,9 +434,7 @@ def _open_to_us(case: _Case, nodes: Sequence[Path], rule: str, file: str) -> Non
     if not node.exists():
         case.lacks(f"there is no {node}: in a container it must be passed in", None)
     elif group:
-        case.lacks(
-            f"{node} is closed to this user (group {group})", f"sudo usermod -aG {group} $USER, then log in again"
-        )
+        case.lacks(f"{node} is closed to this user (group {group})", how_to_join(group))
     elif rule:
         path = f"/etc/udev/rules.d/{file}.rules"
         reload = "sudo udevadm control --reload && sudo udevadm trigger"

@@ -1,0 +1,51 @@
+"""Models: whether they are whole, and, for one that is named, which device really runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from edgeinfer.bundle import Bundle, load_bundle
+from edgeinfer.delegates import load_golden
+from edgeinfer.delegates.choose import open_rung
+from edgeinfer.delegates.ladder import Rung, rungs_for
+from edgeinfer.delegates.probe import DeviceRow
+from edgeinfer.delegates.trial import Refused
+from edgeinfer.doctor.finding import Finding, Patient
+from edgeinfer.errors import EdgeInferError
+from edgeinfer.model import format_for
+from edgeinfer.pipeline.assemble import overrides_of
+
+
+def models(patient: Patient) -> Iterator[Finding]:
+    """Of the configuration every model is read; none is opened, for another program may be at work on its device."""
+    for each in patient.pipelines:
+        try:
+            load_bundle(each.model, overrides_of(each), prefer=format_for(each.device))
+        except EdgeInferError as refused:
+            yield Finding("error", f"pipeline {each.name}: {refused.message}", refused.hint)
+    if patient.model is not None:
+        try:
+            bundle = load_bundle(patient.model)
+            rungs = rungs_for("auto", bundle.file, patient.board)
+        except EdgeInferError as refused:
+            yield Finding("error", refused.message, refused.hint)
+            return
+        yield from _tried(bundle, rungs, patient.devices)
+
+
+def _tried(bundle: Bundle, rungs: Sequence[Rung], rows: Sequence[DeviceRow]) -> Iterator[Finding]:
+    """As `auto` does it: the first that passes its proof is taken. What is not here is nobody's fault."""
+    refusals = []
+    for rung in rungs:
+        try:
+            open_rung(bundle.file, rung, golden=load_golden(bundle)).close()
+            break
+        except Refused as refused:
+            refusals.append((rung, str(refused)))
+    else:
+        reasons = "; ".join(dict.fromkeys(reason for _, reason in refusals))
+        yield Finding("error", f"nothing here runs {bundle.file.path}: {reasons}")
+        return
+    for rung, reason in refusals:
+        if any(row.usable and row.word.startswith(rung.word) for row in rows):
+            yield Finding("warning", f"{rung.word} is here and does not run {bundle.name}: {reason}")
