@@ -10,7 +10,7 @@ from edgeinfer.config import UplinkConfig
 from edgeinfer.doctor.finding import Finding, Patient
 from edgeinfer.errors import EdgeInferError
 
-_PATIENCE_S = 20.0
+_PATIENCE_S = 15.0
 
 
 def broker(patient: Patient) -> Iterator[Finding]:
@@ -46,8 +46,7 @@ def why_not(config: UplinkConfig, *, patience_s: float = _PATIENCE_S) -> str | N
         keepalive_s=config.keepalive,
         backoff=never,
         stolen=never,
-        # A broker that does not know MQTT 5 may not answer to it at all: then the older version is tried.
-        timeouts=Timeouts(tcp_s=5.0, tls_s=5.0, all_s=10.0, greeting_s=4.0),
+        timeouts=Timeouts(tcp_s=5.0, tls_s=5.0, all_s=10.0, greeting_s=5.0),
     )
     deadline_s = time.monotonic() + patience_s
     try:

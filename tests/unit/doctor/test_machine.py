@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
 from pathlib import Path
 
 import pytest
-from brokers import amqtt, free_port, mosquitto
+from brokers import free_port, mosquitto
 from tiny_models import tflite_model
 
 from edgeinfer.clock import Clock
@@ -129,10 +131,47 @@ def test_what_is_wrong_with_its_files_is_said_before_it_is_asked(pi):
     assert finding.what.startswith("uplink.ca: cannot read no-such.pem")
 
 
-@pytest.mark.parametrize("kind", [mosquitto, amqtt])
-def test_a_broker_that_answers_is_well_whichever_version_it_speaks(kind, tmp_path):
-    with kind(tmp_path) as broker:
+def test_a_broker_that_answers_is_well(tmp_path):
+    with mosquitto(tmp_path) as broker:
         assert why_not(UplinkConfig(url=broker.url)) is None
+
+
+class OldBroker:
+    """Knows MQTT 3.1.1 only: hangs up on whoever comes with 5."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"mqtt://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.versions: list[int] = []
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while 4 not in self.versions:
+            connection, _ = self._socket.accept()
+            with connection:
+                # Type, length, 4 letters with their length, and then the version.
+                self.versions.append(connection.recv(1000)[8])
+                if self.versions[-1] == 4:
+                    connection.sendall(bytes([0x20, 2, 0, 0]))
+                    connection.recv(1000)
+
+    def close(self) -> None:
+        self._thread.join(30)
+        self._socket.close()
+
+
+def test_a_broker_that_knows_only_the_older_version_is_well(caplog):
+    broker = OldBroker()
+    assert why_not(UplinkConfig(url=broker.url)) is None
+    broker.close()
+    assert broker.versions == [5, 4]
+
+
+def test_who_does_not_answer_is_no_broker():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        reason = why_not(UplinkConfig(url=f"mqtt://127.0.0.1:{silent.getsockname()[1]}"), patience_s=0.5)
+    assert reason == "it does not answer within 0.5 s"
 
 
 def test_without_a_broker_nobody_is_asked(pi):
