@@ -34,7 +34,8 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     camera. rate: inferences per second at most. gate: leaves the model out while nothing changes; keyframe: seconds
     after which it runs anyway. profile: measure each stage. mean, std: real = (pixel - mean) / std. isolate: run a CPU,
     too, in a process that can be replaced. send: which results go to the broker of `[uplink]`; send_rate: so many a
-    second at most; snapshot: seconds between two pictures to it, none where not said.
+    second at most; snapshot: seconds between two pictures to it, none where not said. lighter: models that stand in,
+    one after the other, where a slower rate alone does not spare the board; see `[governor]`.
     """
 
     model: Word
@@ -54,6 +55,7 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     gate: Word | None = None
     keyframe: Annotated[float, Meta(gt=0, le=86_400)] | None = None
     profile: bool = False
+    lighter: Annotated[tuple[Word, ...], Meta(max_length=4)] = ()
     send: Literal["all", "changes", "events", "none"] = "all"
     send_rate: Annotated[float, Meta(ge=0.001, le=1000)] | None = None
     snapshot: Annotated[float, Meta(ge=0.1, le=86_400)] | None = None

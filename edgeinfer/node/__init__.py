@@ -17,7 +17,7 @@ from edgeinfer.config import Config, GovernorConfig, PipelineConfig, with_broker
 from edgeinfer.delegates import Devices
 from edgeinfer.errors import EdgeInferError, UsageError
 from edgeinfer.pipeline import Pipeline
-from edgeinfer.pipeline.assemble import open_pipeline
+from edgeinfer.pipeline.assemble import open_model_of, open_pipeline
 from edgeinfer.sinks import Sink
 from edgeinfer.words import unknown
 
@@ -79,7 +79,7 @@ class Node:
 
     @property
     def care(self) -> str | None:
-        """By how much the pipelines are slowed to spare the board, and why; None where they are not."""
+        """Why the pipelines are slowed down to spare the board; None where they are not."""
         return None if self._care is None else self._care.state
 
     def start(self) -> None:
@@ -112,7 +112,9 @@ class Node:
                 all_of_it.callback(self._care.close)
 
     def close_uplink(self) -> None:
-        """Accept what there is, and send what can be sent within some seconds."""
+        """Accept what there is, and send what can be sent within some seconds. The governor ends here, too."""
+        if self._care is not None:
+            self._care.close()
         if self._broadcast is not None:
             self._broadcast.close(_UPLINK_S)
 
@@ -134,6 +136,23 @@ class Node:
     def set_score_min(self, pipeline: str, score_min: float) -> None:
         for each in self._chosen(pipeline):
             each.set_score_min(score_min)
+
+    # What the governor asks for; see Spared.
+
+    def lighter(self, pipeline: str) -> Sequence[str]:
+        return () if (config := self._config_of(pipeline)) is None else config.lighter
+
+    def change_model(self, pipeline: str, number: int) -> None:
+        config, (running,) = self._config_of(pipeline), self._chosen(pipeline)
+        if config is None:
+            return  # A reload has just taken it away.
+        word = (config.model, *config.lighter)[number]
+        running.exchange(
+            open_model_of(config, word, live=running.is_live, node=self.name, clock=self._clock, devices=self._devices)
+        )
+
+    def _config_of(self, pipeline: str) -> PipelineConfig | None:
+        return next((each for each in self._config.pipeline if each.name == pipeline), None)
 
     def reload(self) -> None:
         """Read the configuration anew; what it changes is changed by whoever waits, soon. Raises ConfigError."""
@@ -210,7 +229,7 @@ class Node:
         from edgeinfer.node.care import Care
 
         watch = Watch(recognise_board(), limit_c=config.limit_c)
-        return Care(config, watch.look, lambda: self.pipelines, clock=self._clock)
+        return Care(config, watch.look, self, clock=self._clock)
 
     def _chosen(self, name: str | None) -> Sequence[Pipeline]:
         if name is None:

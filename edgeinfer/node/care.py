@@ -7,11 +7,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from edgeinfer.board import Vitals
 from edgeinfer.clock import Clock
 from edgeinfer.config import GovernorConfig
-from edgeinfer.node.governor import Bounds, Change, Governor
+from edgeinfer.errors import EdgeInferError
+from edgeinfer.node.governor import Bounds, Change, Governor, step
 from edgeinfer.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
@@ -20,11 +22,33 @@ _LOOK_S = 2.0
 _MARKS = 6  # Frame counts to tell the usual rate by: of ten seconds.
 
 
+class Spared(Protocol):
+    """The node that is cared for."""
+
+    @property
+    def pipelines(self) -> Sequence[Pipeline]: ...
+
+    def lighter(self, pipeline: str) -> Sequence[str]:
+        """Words of the models that may stand in for the usual one of that pipeline, the lightest last."""
+        ...
+
+    def change_model(self, pipeline: str, number: int) -> None:
+        """To the usual one (0), or to a lighter one (from 1). Raises EdgeInferError where it cannot be opened."""
+        ...
+
+
 @dataclass(slots=True)
 class _Pace:
-    """How fast a pipeline goes when nothing slows it, and how fast it may go now; frames a second."""
+    """How fast a pipeline goes when nothing slows it, and how fast it may go now, and why; frames a second.
+
+    model: the number of the one that runs; see Spared. refused_at: the level for which another could not be opened,
+    which is not tried again before the next one.
+    """
 
     pipeline: Pipeline
+    model: int = 0
+    refused_at: int | None = None
+    why: str = ""
     marks: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=_MARKS))
     usual_fps: float | None = None
     now_fps: float | None = None
@@ -51,12 +75,12 @@ class Care:
         self,
         config: GovernorConfig,
         look: Callable[[], Vitals],
-        pipelines: Callable[[], Sequence[Pipeline]],
+        node: Spared,
         *,
         clock: Clock,
     ) -> None:
         self._look_at_board = look
-        self._pipelines = pipelines
+        self._node = node
         self._clock = clock
         self._rate_min_fps = config.rate_min
         self._governor = Governor(Bounds(config.margin_c, config.load_max, config.memory_max))
@@ -67,8 +91,8 @@ class Care:
 
     @property
     def state(self) -> str | None:
-        """Such as `slowed to 75%: cpu-thermal is at 76 °C, its limit is 80 °C`; None at the full rate."""
-        return f"slowed to {self._governor.share:.0%}: {self._reason}" if self._governor.level else None
+        """Such as `cpu-thermal is at 76 °C, its limit is 80 °C`; None where nothing is asked of the pipelines."""
+        return self._reason if self._governor.level else None
 
     def start(self) -> None:
         self._thread.start()
@@ -84,9 +108,10 @@ class Care:
         change = self._governor.look(now_ns, self._look_at_board())
         paces = self._known_paces()
         if change is not None:
-            self._reason = change.reason
+            is_lower = change.level > change.before
+            self._reason = change.reason if is_lower else "the board is calm, and the rate comes back"
         for pace in paces:
-            self._set_rate(pace, now_ns)
+            self._spare(pace, now_ns)
         if change is not None:
             self._say(change, paces)
 
@@ -100,27 +125,44 @@ class Care:
     def _known_paces(self) -> Sequence[_Pace]:
         """Of the pipelines that run now; one that was begun anew has to be measured anew."""
         known = self._paces
-        running = {each.name: each for each in self._pipelines() if each.state != "stopped"}
+        running = {each.name: each for each in self._node.pipelines if each.state != "stopped"}
         self._paces = {
             name: known[name] if name in known and known[name].pipeline is pipeline else _Pace(pipeline)
             for name, pipeline in running.items()
         }
         return tuple(self._paces.values())
 
-    def _set_rate(self, pace: _Pace, now_ns: int) -> None:
-        level, share = self._governor.level, self._governor.share
+    def _spare(self, pace: _Pace, now_ns: int) -> None:
+        level = self._governor.level
+        share, model = step(level, len(self._node.lighter(pace.pipeline.name)))
+        if model != pace.model and level != pace.refused_at:
+            self._change_model(pace, model)
+        if model != pace.model:
+            share, _ = step(level, pace.model)
+        self._set_rate(pace, share, now_ns)
+
+    def _change_model(self, pace: _Pace, model: int) -> None:
+        try:
+            self._node.change_model(pace.pipeline.name, model)
+        except EdgeInferError as refused:
+            pace.refused_at = self._governor.level
+            log.warning("governor: pipeline %s keeps its model: %s", pace.pipeline.name, refused)
+        else:
+            pace.model, pace.refused_at = model, None
+
+    def _set_rate(self, pace: _Pace, share: float, now_ns: int) -> None:
         if pace.now_fps is None:
             pace.measure(now_ns)
-        if not level or pace.usual_fps is None:
-            wanted_fps = None
-        else:
+        wanted_fps = None
+        if self._governor.level and pace.usual_fps is not None:
             wanted_fps = min(max(share * pace.usual_fps, self._rate_min_fps), pace.usual_fps)
-        if wanted_fps == pace.now_fps:
+        why = "" if wanted_fps is None else f"with a lighter model, for {self._reason}" if pace.model else self._reason
+        if (wanted_fps, why) == (pace.now_fps, pace.why):
             return
         if wanted_fps is None:
             pace.marks.clear()
-        pace.now_fps = wanted_fps
-        pace.pipeline.set_rate(wanted_fps, self._reason)
+        pace.now_fps, pace.why = wanted_fps, why
+        pace.pipeline.set_rate(wanted_fps, why)
 
     def _say(self, change: Change, paces: Sequence[_Pace]) -> None:
         if change.level == 0:
@@ -128,4 +170,4 @@ class Care:
             return
         rates = ", ".join(str(pace) for pace in paces if pace.now_fps is not None) or "no pipeline runs"
         tell = log.warning if change.level > change.before else log.info
-        tell("governor: %s: %.0f %% of the usual rate: %s", change.reason, 100 * self._governor.share, rates)
+        tell("governor: %s: %s", change.reason, rates)

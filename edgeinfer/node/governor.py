@@ -92,6 +92,16 @@ def _mean(readings: Sequence[tuple[int, float]]) -> tuple[float, float]:
     return sum(at_ns for at_ns, _ in readings) / count, sum(now_c for _, now_c in readings) / count
 
 
+def step(level: int, lighter: int) -> tuple[float, int]:
+    """The share at that level of a pipeline with so many lighter models, and which of these (0: its usual one).
+
+    First it is slowed to half, which loses nothing but frames; then the models change; only then it is slowed further.
+    """
+    beyond = max(0, level - _HALF)
+    model = min(beyond, lighter)
+    return SHARES[level - model], model
+
+
 class Governor:
     """Looks at the vitals every few seconds and says when the level changes: at most once a minute.
 
@@ -111,7 +121,7 @@ class Governor:
 
     @property
     def share(self) -> float:
-        return SHARES[self.level]
+        return step(self.level, 0)[0]
 
     def look(self, now_ns: int, vitals: Vitals) -> Change | None:
         for heat in _hottest(vitals):

@@ -129,6 +129,10 @@ class Pipeline:
         self._latest: Pending | None = None
         self._model = model
         model.count_with(self.tally.add)
+        self._exchanging = threading.Lock()
+        self._next_model: Model | None = None
+        self._takes_models = True
+        self._score_min: float | None = None
         self._limits = limits or Limits()
         self._clock = clock or Clock()
         self._profile = profile
@@ -176,6 +180,11 @@ class Pipeline:
         return None if latest is None else latest.result()
 
     @property
+    def is_live(self) -> bool:
+        """Whether its source is: then frames may be dropped."""
+        return self._source.live
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """The words of its outputs."""
         return tuple(delivery.sink.uri for delivery in self._deliveries)
@@ -208,8 +217,24 @@ class Pipeline:
         self._resumed.set()
 
     def set_score_min(self, score_min: float) -> None:
-        """See Model."""
-        self._model.set_score_min(score_min)
+        """See Model. It holds for a model that comes later, too."""
+        with self._exchanging:
+            self._score_min = score_min
+            for model in (self._model, self._next_model):
+                if model is not None:
+                    model.set_score_min(score_min)
+
+    def exchange(self, model: Model) -> None:
+        """From the next frame on this model answers, which now belongs to the pipeline; the former is closed."""
+        model.count_with(self.tally.add)
+        with self._exchanging:
+            if self._score_min is not None:
+                model.set_score_min(self._score_min)
+            unwanted: Model | None = model
+            if self._takes_models:
+                unwanted, self._next_model = self._next_model, model
+        if unwanted is not None:
+            unwanted.close()
 
     def set_rate(self, fps: float | None, reason: str = "") -> None:
         """Take up at most so many frames a second, for that reason, or as many as before where None.
@@ -244,7 +269,7 @@ class Pipeline:
             for delivery in self._deliveries:
                 delivery.finish()
                 all_of_it.callback(delivery.sink.close)
-            all_of_it.callback(self._model.close)
+            all_of_it.callback(self._close_models)
             all_of_it.callback(self._source.close)
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -292,7 +317,7 @@ class Pipeline:
             self._capture.stop()
             self._deliver_the_rest()
             self._capture.join(_CAPTURE_MAY_TAKE_S)
-            self._model.close()
+            self._close_models()
         except Exception as bug:  # noqa: BLE001 - the edge of a thread; the traceback travels with the error
             self._error = self._error or _of_bug(f"closing pipeline {self.name} failed", bug)
         finally:
@@ -313,6 +338,8 @@ class Pipeline:
                 last_frame_ns = self._wait_for_resume()
                 continue
             frame = self._next_frame()
+            if self._next_model is not None:
+                self._take_next_model()
             if frame is None:
                 last_frame_ns = self._look_after_source(last_frame_ns)
                 continue
@@ -328,6 +355,24 @@ class Pipeline:
         elif self._handoff.get(_LOOK_EVERY_S) is not None:
             self.tally.add("dropped.paused")
         return self._clock.monotonic_ns()
+
+    def _take_next_model(self) -> None:
+        with self._exchanging:
+            former, coming = self._model, self._next_model
+            if coming is None:
+                return
+            self._model, self._next_model = coming, None
+        coming.settle()
+        former.close()
+        log.info("pipeline %s: %s answers now, on %s", self.name, coming.info.name, coming.device)
+
+    def _close_models(self) -> None:
+        with self._exchanging:
+            self._takes_models = False
+            coming, self._next_model = self._next_model, None
+        self._model.close()
+        if coming is not None:
+            coming.close()
 
     def _next_frame(self) -> Frame | None:
         pace, rate = self._pace, self._rate

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from edgeinfer.bundle import Overrides
+from edgeinfer.bundle import Bundle, Overrides, load_bundle
 from edgeinfer.clock import Clock
 from edgeinfer.config import PipelineConfig, clash_of_outputs
 from edgeinfer.delegates import Devices
-from edgeinfer.errors import OutputError, UsageError
-from edgeinfer.model import Identity, open_model
+from edgeinfer.errors import ModelError, OutputError, UsageError
+from edgeinfer.model import Identity, Model, format_for, open_model
 from edgeinfer.pipeline import Limits, Pipeline
 from edgeinfer.pipeline.gate import GATES, KEYFRAME_S, Gate
 from edgeinfer.pipeline.profile import Profile
@@ -52,18 +52,9 @@ def open_pipeline(
     with ExitStack() as opened:
         source = reopen()
         opened.callback(source.close)
-        model = open_model(
-            config.model,
-            device=config.device,
-            threads=config.threads,
-            paced=source.live,
-            isolate=config.isolate,
-            overrides=overrides_of(config),
-            identity=Identity(node or socket.gethostname(), config.name),
-            clock=clock,
-            devices=devices,
-        )
+        model = open_model_of(config, config.model, live=source.live, node=node, clock=clock, devices=devices)
         opened.callback(model.close)
+        _check_lighter(config, model.bundle)
         sink_options = SinkOptions(fps=source.fps, live=source.live)
         outputs = list(sinks)
         for word in config.output:
@@ -89,6 +80,38 @@ def open_pipeline(
         )
         opened.pop_all()
         return pipeline
+
+
+def open_model_of(
+    config: PipelineConfig,
+    word: str,
+    *,
+    live: bool,
+    node: str | None = None,
+    clock: Clock | None = None,
+    devices: Devices | None = None,
+) -> Model:
+    """The model, or one of the lighter ones, as that pipeline wants it; see `open_pipeline`. live: of its source."""
+    return open_model(
+        word,
+        device=config.device,
+        threads=config.threads,
+        paced=live,
+        isolate=config.isolate,
+        overrides=overrides_of(config),
+        identity=Identity(node or socket.gethostname(), config.name),
+        clock=clock,
+        devices=devices,
+    )
+
+
+def _check_lighter(config: PipelineConfig, usual: Bundle) -> None:
+    """Who reads the results shall find the same things in them, whichever model they are from."""
+    for word in config.lighter:
+        bundle = load_bundle(word, overrides_of(config), prefer=format_for(config.device))
+        if (bundle.task, bundle.labels) != (usual.task, usual.labels):
+            differs = "labels are not the same" if bundle.task == usual.task else f"task is {bundle.task}"
+            raise ModelError(f"lighter: {word} cannot stand in for {config.model}: its {differs}")
 
 
 def _sufficing(source: Source, needed: tuple[int, int] | None) -> Source:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgeinfer.board import Roots, Vitals, Watch, recognise_board
 from edgeinfer.clock import Clock
 from edgeinfer.config import Config, GovernorConfig, PipelineConfig
+from edgeinfer.errors import DeviceNotFound, ModelError, UsageError
+from edgeinfer.model import open_model
 from edgeinfer.node import Node
 from edgeinfer.node.care import Care
+from edgeinfer.node.governor import SHARES, step
 from edgeinfer.pipeline import Pipeline
 from edgeinfer.pipeline.assemble import open_pipeline
 
@@ -35,13 +40,26 @@ def opened(source: str = LIVE, **more) -> Pipeline:
 class Drill:
     """Care of a pipeline that is never started: the test says how many frames it has computed."""
 
-    def __init__(self, pipeline: Pipeline, config: GovernorConfig | None = None) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         self.now_ns = 0
         self.vitals = CALM
         self.pipeline = pipeline
-        self.care = Care(
-            config or GovernorConfig(), lambda: self.vitals, lambda: [self.pipeline], clock=Clock(lambda: self.now_ns)
-        )
+        self.models: tuple[str, ...] = ()
+        self.changes: list[int] = []
+        self.refusal: DeviceNotFound | None = None
+        self.care = Care(GovernorConfig(), lambda: self.vitals, self, clock=Clock(lambda: self.now_ns))
+
+    @property
+    def pipelines(self) -> list[Pipeline]:
+        return [self.pipeline]
+
+    def lighter(self, pipeline: str) -> tuple[str, ...]:
+        return self.models
+
+    def change_model(self, pipeline: str, number: int) -> None:
+        self.changes.append(number)
+        if self.refusal is not None:
+            raise self.refusal
 
     def over(self, seconds: float, fps: float) -> None:
         for _ in range(round(seconds / 2)):
@@ -64,8 +82,8 @@ def test_a_pipeline_is_slowed_to_a_share_of_its_usual_rate_and_says_why(drill, c
     drill.vitals = HOT
     drill.over(2, fps=12)
     assert drill.pipeline.state == "degraded: slowed to 6.0 fps: the kernel throttles (cpufreq-cpu0)"
-    assert drill.care.state == "slowed to 50%: the kernel throttles (cpufreq-cpu0)"
-    assert "governor: the kernel throttles (cpufreq-cpu0): 50 % of the usual rate: door 6.0 of 12.0 fps" in caplog.text
+    assert drill.care.state == "the kernel throttles (cpufreq-cpu0)"
+    assert "governor: the kernel throttles (cpufreq-cpu0): door 6.0 of 12.0 fps" in caplog.text
 
 
 def test_while_slowed_the_usual_rate_is_remembered_and_comes_back(drill):
@@ -119,21 +137,112 @@ def test_a_recorded_board_on_a_ramp_slows_its_pipeline_before_the_limit(tmp_path
     roots = Roots(sys=folder / "sys", proc=folder / "proc", dev=folder / "dev")
     watch = Watch(recognise_board(roots, [TESTS.parent / "devices"]), roots)
     sensor = folder / "sys/class/thermal/thermal_zone0/temp"
-    now_ns, rates, pipeline = 0, [], opened()
-    care = Care(GovernorConfig(), watch.look, lambda: [pipeline], clock=Clock(lambda: now_ns))
-    for step in range(301):
-        now_ns = step * 2_000_000_000
-        now_c = 60 + 25 * step / 300
+    rates, pipeline = [], opened()
+    drill = Drill(pipeline)
+    care = Care(GovernorConfig(), watch.look, drill, clock=Clock(lambda: drill.now_ns))
+    for look in range(301):
+        drill.now_ns = look * 2_000_000_000
+        now_c = 60 + 25 * look / 300
         sensor.write_text(f"{round(1000 * now_c)}\n")
         pipeline.tally.add("inferred", 60)
         care.look()
         if not rates or rates[-1][1] != pipeline.state:
-            rates.append((now_c, pipeline.state, now_ns))
+            rates.append((now_c, pipeline.state, drill.now_ns))
     pipeline.close()
     assert rates[0][1] == "ok"
     assert 70 < rates[1][0] < 80
     assert "cpu-thermal is at" in rates[1][1]
     assert all(later[2] - earlier[2] >= 60e9 for earlier, later in pairwise(rates[1:]))
+
+
+def test_at_half_the_rate_the_models_change_and_only_then_it_is_slowed_further(drill):
+    drill.models = ("small.tflite",)
+    drill.over(20, fps=12)
+    drill.vitals = HOT
+    drill.over(2, fps=12)
+    assert drill.changes == []
+    drill.over(60, fps=6)
+    assert drill.changes == [1]
+    assert drill.pipeline.state.startswith(
+        "degraded: slowed to 4.2 fps: with a lighter model, for the kernel throttles"
+    )
+    drill.vitals = CALM
+    drill.over(3600, fps=6)
+    assert drill.changes == [1, 0]
+    assert drill.pipeline.state == "ok"
+
+
+def test_a_model_that_cannot_be_opened_is_tried_once_a_level_and_the_rate_goes_down_instead(drill, caplog):
+    drill.models, drill.refusal = ("small.tflite",), DeviceNotFound("no device for small.tflite")
+    drill.over(20, fps=12)
+    drill.vitals = HOT
+    drill.over(2, fps=12)
+    drill.over(60, fps=6)
+    assert drill.changes == [1]
+    assert "pipeline door keeps its model: no device for small.tflite" in caplog.text
+    assert drill.pipeline.state == "degraded: slowed to 3.0 fps: the kernel throttles (cpufreq-cpu0)"
+
+
+@pytest.mark.parametrize("lighter", [0, 1, 2])
+def test_each_level_asks_for_less_than_the_one_before(lighter):
+    steps = [step(level, lighter) for level in range(len(SHARES))]
+    assert steps[0] == (1.0, 0)
+    assert max(model for _, model in steps) == lighter
+    assert all(now[0] < before[0] or now[1] > before[1] for before, now in pairwise(steps))
+
+
+@pytest.fixture
+def small(tmp_path) -> Path:
+    """A bundle that finds the same things, and is another model by name."""
+    folder = tmp_path / "small"
+    shutil.copytree(TESTS.parent / "models/blood-cells", folder)
+    manifest = folder / "model.toml"
+    manifest.write_text(manifest.read_text().replace('name = "blood-cells"', 'name = "small"'))
+    return folder
+
+
+def test_a_node_exchanges_the_model_between_two_frames_and_no_frame_of_a_file_is_lost(small, tmp_path):
+    out = tmp_path / "out.jsonl"
+    config = PipelineConfig(
+        model="blood-cells",
+        name="door",
+        source="synthetic://test-card?frames=300&width=64&height=48",
+        device="fake",
+        output=(str(out),),
+        lighter=(str(small),),
+    )
+    node = Node(Config(pipeline=(config,)))
+    door = node.pipelines[0]
+    door.set_rate(200.0)
+    node.set_score_min("door", 0.9)
+    try:
+        node.start()
+        node.change_model("door", 1)
+        while door.facts.model.name != "small":
+            pass
+        assert door.facts.bundle.decode.score_min == 0.9
+        node.change_model("door", 0)
+        assert door.wait(60)
+    finally:
+        node.close()
+    results = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [each["seq"] for each in results] == list(range(300))
+    names = [name for name, _ in groupby(each["model"]["name"] for each in results)]
+    assert names[-2:] == ["small", "blood-cells"]
+
+
+def test_a_model_that_comes_when_the_pipeline_has_ended_is_closed():
+    pipeline, late = opened(FILE), open_model("blood-cells", device="fake")
+    pipeline.run()
+    pipeline.exchange(late)
+    with pytest.raises(UsageError, match="is closed"):
+        late(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_a_model_with_other_classes_cannot_stand_in(small):
+    (small / "labels.txt").write_text("cat\ndog\nbird\n")
+    with pytest.raises(ModelError, match="its labels are not the same"):
+        opened(lighter=(str(small),))
 
 
 @pytest.mark.parametrize("source", [LIVE, FILE])
