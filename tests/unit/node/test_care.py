@@ -177,7 +177,7 @@ def test_a_model_that_cannot_be_opened_is_tried_once_a_level_and_the_rate_goes_d
     drill.over(20, fps=12)
     drill.vitals = HOT
     drill.over(2, fps=12)
-    drill.over(60, fps=6)
+    drill.over(100, fps=6)
     assert drill.changes == [1]
     assert "pipeline door keeps its model: no device for small.tflite" in caplog.text
     assert drill.pipeline.state == "degraded: slowed to 3.0 fps: the kernel throttles (cpufreq-cpu0)"
