@@ -26,6 +26,7 @@ COMMANDS = {
     "tune": "measure every way to run a model here, check each, and keep the plan that run goes by",
     "bench": "measure single-stream latency and offline throughput, of the model alone and end to end",
     "tail": "print what a fleet sends to an MQTT broker, a line for each result, as it comes",
+    "service": "run for good under systemd: install, uninstall, status, run, check",
     "devices": "show what this board can use: each device with its evidence, or the reason why not and what mends it",
     "doctor": "say what is wrong here, and for each finding the command that mends it",
 }

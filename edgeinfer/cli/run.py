@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -37,7 +36,6 @@ from edgeinfer.tomlfile import convert
 log = logging.getLogger(__name__)
 
 _DRAW_EVERY_S = 0.2
-_FRAME_WITHIN_S = 0.8
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EXIT_INTERRUPTED = 130
 
@@ -197,12 +195,7 @@ class _Run:
         for sign in _SIGNALS:
             if signal.getsignal(sign) is not signal.SIG_IGN:
                 signal.signal(sign, _leave_now)
-        self._node.stop()
-        deadline_s = time.monotonic() + _FRAME_WITHIN_S
-        for pipeline in self._running:
-            if not pipeline.wait(max(0.0, deadline_s - time.monotonic())):
-                pipeline.leave_frame()
-                log.warning("pipeline %s: the frame in work took too long and is left", pipeline.name)
+        self._node.end()
         self._report_the_ended()
         self._node.close_uplink()
         self.exit_code = _EXIT_INTERRUPTED

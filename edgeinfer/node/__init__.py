@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from edgeinfer.clock import Clock
 from edgeinfer.config import Config, GovernorConfig, PipelineConfig, with_broker_of_outputs
 from edgeinfer.delegates import Devices
 from edgeinfer.errors import EdgeInferError, UsageError
+from edgeinfer.node.trials import Trials
 from edgeinfer.pipeline import Pipeline
 from edgeinfer.pipeline.assemble import open_model_of, open_pipeline
 from edgeinfer.sinks import Sink
@@ -30,13 +32,15 @@ log = logging.getLogger(__name__)
 __all__ = ["Node"]
 
 _UPLINK_S = 5.0
+_FRAME_WITHIN_S = 0.8
 
 
 class Node:
     """Opens all that a configuration names, or nothing. `start`, `wait` until something happened, `close`.
 
     `sinks` are added to those of the first pipeline. `reread` gives the configuration anew where it can be: then a
-    reload may be asked for, and is carried out by `reload`.
+    reload may be asked for, and is carried out by `reload`. A `patient` node takes a missing camera for a lost one, and
+    opens what else it can: `troubles` has the rest, which `mend` tries again, as it does what ended with an error.
 
     Raises UsageError, ConfigError, ModelError, DeviceNotFound, SourceError, OutputError; of several pipelines it says
     which.
@@ -48,6 +52,7 @@ class Node:
         *,
         sinks: Iterable[Sink] = (),
         reread: Callable[[], Config] | None = None,
+        patient: bool = False,
         clock: Clock | None = None,
     ) -> None:
         config = with_broker_of_outputs(config)
@@ -55,6 +60,8 @@ class Node:
         self._config = config
         self._reread = reread
         self._clock = clock or Clock()
+        self._is_patient = patient
+        self._trials = Trials(self._clock)
         self._devices = Devices()
         self._happened = threading.Event()
         self._wanted: Config | None = None
@@ -68,8 +75,7 @@ class Node:
         self._care = self._open_care(config.governor)
         with ExitStack() as opened:
             opened.callback(self.close)
-            for index, each in enumerate(config.pipeline):
-                self._pipelines[each.name] = self._open(each, sinks if index == 0 else ())
+            self._open_all(sinks)
             opened.pop_all()
 
     @property
@@ -82,9 +88,15 @@ class Node:
         """Why the pipelines are slowed down to spare the board; None where they are not."""
         return None if self._care is None else self._care.state
 
+    @property
+    def troubles(self) -> Mapping[str, str]:
+        """Why pipelines of a patient node do not run, by their names."""
+        return self._trials.reasons
+
     def start(self) -> None:
         for pipeline in self._pipelines.values():
             pipeline.start()
+            self._trials.begin(pipeline.name)
         if self._broadcast is not None:
             self._broadcast.start()
         if self._care is not None:
@@ -100,6 +112,18 @@ class Node:
         """End all pipelines soon; see Pipeline."""
         for pipeline in self._pipelines.values():
             pipeline.stop()
+
+    def end(self) -> Sequence[Pipeline]:
+        """End all pipelines within some seconds; those are given whose frame in work took too long, and is left."""
+        self.stop()
+        deadline_s = time.monotonic() + _FRAME_WITHIN_S
+        left = []
+        for pipeline in self.pipelines:
+            if not pipeline.wait(max(0.0, deadline_s - time.monotonic())):
+                pipeline.leave_frame()
+                log.warning("pipeline %s: the frame in work took too long and is left", pipeline.name)
+                left.append(pipeline)
+        return left
 
     def close(self) -> None:
         """End everything. What the uplink has not sent by then stays in its spool."""
@@ -176,6 +200,8 @@ class Node:
         former = {each.name: each for each in self._config.pipeline}
         names = {each.name for each in wanted.pipeline}
         ended = [self._end(name) for name in [*self._pipelines] if name not in names]
+        for name in [name for name in self._trials.reasons if name not in names]:
+            self._trials.forget(name)
         running = []
         for each in wanted.pipeline:
             if former.get(each.name) == each:
@@ -185,22 +211,59 @@ class Node:
                 ended.append(self._end(each.name))
             running += [] if (begun := self._begin(each, former.get(each.name))) is None else [begun]
         self._config = msgspec.structs.replace(self._config, pipeline=tuple(running))
-        self._pipelines = {each.name: self._pipelines[each.name] for each in running}
+        self._pipelines = {each.name: self._pipelines[each.name] for each in running if each.name in self._pipelines}
         log.info("the configuration was read again")
         return ended
 
-    def _begin(self, config: PipelineConfig, former: PipelineConfig | None) -> PipelineConfig | None:
-        """Open and start a pipeline, else as it was; what runs now."""
-        for each in [config] if former is None else [config, former]:
+    def mend(self) -> None:
+        """Try again what does not run, where it is due. Of a patient node, by whoever waits."""
+        for pipeline in self.pipelines:
+            ended_with = pipeline.report().error if pipeline.wait(0) else None
+            failed = self._config_of(pipeline.name)
+            if ended_with is not None and failed is not None:
+                self._trials.fail(failed, ended_with)
+                self._end(pipeline.name)
+        for config in self._trials.due:
             try:
-                pipeline = self._open(each)
+                self._launch(config)
             except EdgeInferError as error:
+                self._trials.fail(config, error)
+
+    def _open_all(self, sinks: Iterable[Sink]) -> None:
+        refused: list[tuple[PipelineConfig, EdgeInferError]] = []
+        for index, each in enumerate(self._config.pipeline):
+            try:
+                self._pipelines[each.name] = self._open(each, sinks if index == 0 else ())
+            except EdgeInferError as error:
+                refused.append((each, error))
+                if not self._is_patient:
+                    raise
+        if refused and not self._pipelines:
+            raise refused[0][1]  # With nothing at all to run there is nothing to wait for.
+        for config, reason in refused:
+            self._trials.fail(config, reason)
+
+    def _begin(self, config: PipelineConfig, former: PipelineConfig | None) -> PipelineConfig | None:
+        """Open and start a pipeline, else as it was; what runs now, or is tried again."""
+        self._trials.forget(config.name)
+        wanted = [config] if former is None else [config, former]
+        for each in wanted:
+            try:
+                self._launch(each)
+            except EdgeInferError as error:
+                if self._is_patient and each is wanted[-1]:
+                    self._trials.fail(each, error)
+                    return each
                 log.error("pipeline %s cannot be opened: %s", each.name, error.message)
                 continue
-            self._pipelines[each.name] = pipeline
-            pipeline.start()
             return each
         return None
+
+    def _launch(self, config: PipelineConfig) -> None:
+        pipeline = self._open(config)
+        self._pipelines[config.name] = pipeline
+        pipeline.start()
+        self._trials.begin(config.name)
 
     def _end(self, name: str) -> Pipeline:
         pipeline = self._pipelines.pop(name)
@@ -217,6 +280,7 @@ class Node:
                 clock=self._clock,
                 devices=self._devices,
                 on_done=self._happened.set,
+                patient=self._is_patient,
             )
         except EdgeInferError as error:
             if len(self._config.pipeline) > 1:

@@ -6,7 +6,7 @@ import logging
 import random
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -42,6 +42,9 @@ class Told(Controls, Protocol):
 
     @property
     def pipelines(self) -> Sequence[Pipeline]: ...
+
+    @property
+    def troubles(self) -> Mapping[str, str]: ...
 
 
 class Broadcast:
@@ -125,7 +128,7 @@ class Broadcast:
         for sink in tuple(self._sinks.values()):
             sink.look()
         pipelines = self._node.pipelines
-        self.uplink.set_condition(_condition(pipelines))
+        self.uplink.set_condition(_condition(pipelines, self._node.troubles))
         self._tell_identity(pipelines)
         if number % _METRICS_EVERY == 1:
             self.uplink.tell(self._composer.metrics(self._portrait.metrics(pipelines, self.uplink.counters())))
@@ -195,8 +198,9 @@ class _Discovery:
         return self._home.announcement(meta, self._previous)
 
 
-def _condition(pipelines: Sequence[Pipeline]) -> str | None:
+def _condition(pipelines: Sequence[Pipeline], troubles: Mapping[str, str]) -> str | None:
     """What is wrong with a pipeline; None where all is well. One that has come to its end is no trouble."""
     states = [(pipeline.name, pipeline.state) for pipeline in pipelines]
     wrong = [(name, state) for name, state in states if state.startswith(("degraded", "down"))]
+    wrong += [(name, f"does not run: {reason}") for name, reason in troubles.items()]
     return "; ".join(f"{name} {state}" for name, state in wrong) or None

@@ -31,7 +31,7 @@ _LOOK_EVERY_S = 0.5
 _CAPTURE_MAY_TAKE_S = 0.3
 _OLD_BEFORE_SAID = 30
 
-__all__ = ["Limits", "Pipeline", "PipelineFacts", "Report"]
+__all__ = ["Limits", "Pipeline", "PipelineFacts", "Report", "Work"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ class Limits:
     max_age_ms: a live result older than that is not published, nor written by a sink that is late. rate_fps: so many
     frames a second are taken up at most; of a file, by its own time. keyframe_s: with a gate, the model runs after that
     much time whatever the gate says.
-    first_frame_s: how long a source may take for its first frame. silence_s: a read that takes longer hangs.
+    first_frame_s: how long a source may take for its first frame; a `patient` pipeline takes one that needs longer, or
+    gives none, for lost. silence_s: a read that takes longer hangs.
     sinks_s: after a stop, how long all sinks together may take for what they still hold.
     """
 
@@ -52,6 +53,7 @@ class Limits:
     first_frame_s: float = 15.0
     silence_s: float = 20.0
     sinks_s: float = 5.0
+    patient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,14 @@ class PipelineFacts:
     model: ModelInfo
     device: str
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a pipeline is at, and since when by the monotonic clock."""
+
+    what: str
+    since_ns: int
 
 
 class Pipeline:
@@ -153,7 +163,10 @@ class Pipeline:
         self._handoff: Handoff = (
             Mailbox(lambda reason: self.tally.add(f"dropped.{reason}")) if source.live else BoundedQueue()
         )
-        self._capture = Capture(source, reopen, self._handoff, self.tally)
+        self._capture = Capture(
+            source, reopen, self._handoff, self.tally, patient=self._limits.patient, clock=self._clock
+        )
+        self._busy_since_ns: int | None = None
         self._deliveries = [self._delivery_to(sink) for sink in sinks]
         self._old_in_a_row = 0
         self._stage_ns = dict.fromkeys(("preprocess", "infer", "decode"), 0)
@@ -199,15 +212,24 @@ class Pipeline:
         state = self._model.state
         if state.startswith("down"):
             return state
-        lost = "source lost" if self._capture.is_lost else ""
         device = "" if state == "ok" else state.removeprefix("degraded: ")
-        reasons = "; ".join(reason for reason in (lost, self._slowed, device) if reason)
+        reasons = "; ".join(reason for reason in (self._capture.trouble, self._slowed, device) if reason)
         return f"degraded: {reasons}" if reasons else "ok"
 
     @property
     def facts(self) -> PipelineFacts:
         """What it does, in words for other machines."""
         return PipelineFacts(self.name, self._model.bundle, self._model.info, self.device, self._source.uri)
+
+    def work(self) -> Work | None:
+        """What it is at: a frame, or the opening of its source. None while there is nothing to do but to wait: for the
+        next frame, for one to be due, for a lost source to be tried again, while paused, and once ended."""
+        if self._done.is_set():
+            return None
+        busy_since_ns, opening_since_ns = self._busy_since_ns, self._capture.opening_since_ns
+        if busy_since_ns is not None:
+            return Work("a frame is in work", busy_since_ns)
+        return None if opening_since_ns is None else Work("its source is being opened", opening_since_ns)
 
     def pause(self) -> None:
         """Take up no more frames: a camera's are dropped, and counted as `dropped.paused`; those of a file wait."""
@@ -313,6 +335,7 @@ class Pipeline:
         except Exception as bug:  # noqa: BLE001 - the edge of a thread; the traceback travels with the error
             self._error = _of_bug(f"pipeline {self.name} failed", bug)
         self._ended_ns = self._clock.monotonic_ns()
+        self._busy_since_ns = None
         try:
             self._capture.stop()
             self._deliver_the_rest()
@@ -337,19 +360,22 @@ class Pipeline:
             if not self._resumed.is_set():
                 last_frame_ns = self._wait_for_resume()
                 continue
+            self._busy_since_ns = None
             frame = self._next_frame()
+            self._busy_since_ns = self._clock.monotonic_ns()
             if self._next_model is not None:
                 self._take_next_model()
             if frame is None:
                 last_frame_ns = self._look_after_source(last_frame_ns)
                 continue
-            last_frame_ns = self._clock.monotonic_ns()
+            last_frame_ns = self._busy_since_ns
             done += self._take(frame)
             if self._limits.frames is not None and done >= self._limits.frames:
                 return
 
     def _wait_for_resume(self) -> int:
         """While paused, let go what a live source gives. The time until when there was nothing to expect."""
+        self._busy_since_ns = None
         if not self._source.live:
             self._resumed.wait()
         elif self._handoff.get(_LOOK_EVERY_S) is not None:
@@ -489,7 +515,7 @@ class Pipeline:
         """Nothing came for a while: is that a source that never delivers, a hung read, or patience?"""
         now_ns = self._clock.monotonic_ns()
         silent_s = (now_ns - last_frame_ns) / 1e9
-        if self.tally["captured"] == 0:
+        if self.tally["captured"] == 0 and not self._limits.patient:
             if silent_s > self._limits.first_frame_s:
                 raise SourceError(f"{self._source.uri} delivered no frame within {self._limits.first_frame_s:g} s")
         elif self._capture.is_lost:

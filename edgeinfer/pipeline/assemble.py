@@ -11,13 +11,14 @@ from edgeinfer.bundle import Bundle, Overrides, load_bundle
 from edgeinfer.clock import Clock
 from edgeinfer.config import PipelineConfig, clash_of_outputs
 from edgeinfer.delegates import Devices
-from edgeinfer.errors import ModelError, OutputError, UsageError
+from edgeinfer.errors import ModelError, OutputError, SourceError, UsageError
 from edgeinfer.model import Identity, Model, format_for, open_model
 from edgeinfer.pipeline import Limits, Pipeline
 from edgeinfer.pipeline.gate import GATES, KEYFRAME_S, Gate
 from edgeinfer.pipeline.profile import Profile
 from edgeinfer.sinks import Sink, SinkOptions, open_sink, sink_name
 from edgeinfer.sources import Source, SourceOptions, open_source
+from edgeinfer.sources.absent import absent_source
 
 
 def open_pipeline(
@@ -28,12 +29,14 @@ def open_pipeline(
     clock: Clock | None = None,
     devices: Devices | None = None,
     on_done: Callable[[], None] | None = None,
+    patient: bool = False,
 ) -> Pipeline:
     """Open the source, the model and then the outputs that the words name; on an error what is open is closed again.
 
     An output that exists is begun anew, once everything before it is open. `sinks` are added to those of the
     configuration; `node` is this machine's name unless said otherwise; of pipelines that are opened with the same
-    `devices` those with the same model on the same device share it; `on_done` is called when it has ended.
+    `devices` those with the same model on the same device share it; `on_done` is called when it has ended. A `patient`
+    one takes a camera or stream that cannot be opened for one that is lost, and begins as soon as it is there.
     Raises UsageError, ModelError, DeviceNotFound, SourceError, OutputError.
     """
     clock = clock or Clock()
@@ -50,7 +53,7 @@ def open_pipeline(
         return open_source(config.source, options, clock=clock)
 
     with ExitStack() as opened:
-        source = reopen()
+        source = _patiently(reopen, config.source) if patient else reopen()
         opened.callback(source.close)
         model = open_model_of(config, config.model, live=source.live, node=node, clock=clock, devices=devices)
         opened.callback(model.close)
@@ -72,6 +75,7 @@ def open_pipeline(
                 max_age_ms=config.max_age,
                 rate_fps=config.rate,
                 keyframe_s=KEYFRAME_S if config.keyframe is None else config.keyframe,
+                patient=patient,
             ),
             gate=gate,
             profile=Profile(clock) if config.profile else None,
@@ -112,6 +116,13 @@ def _check_lighter(config: PipelineConfig, usual: Bundle) -> None:
         if (bundle.task, bundle.labels) != (usual.task, usual.labels):
             differs = "labels are not the same" if bundle.task == usual.task else f"task is {bundle.task}"
             raise ModelError(f"lighter: {word} cannot stand in for {config.model}: its {differs}")
+
+
+def _patiently(open_: Callable[[], Source], word: str) -> Source:
+    try:
+        return open_()
+    except SourceError as error:
+        return absent_source(word, error)
 
 
 def _sufficing(source: Source, needed: tuple[int, int] | None) -> Source:

@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Callable
 
+from edgeinfer.clock import Clock
 from edgeinfer.errors import EdgeInferError, SourceError
 from edgeinfer.frame import Frame
 from edgeinfer.metrics import Tally
@@ -39,8 +40,9 @@ class Capture:
     """Reads `source` in a thread of its own and hands each frame over.
 
     A live source that is lost is opened again by `reopen`, for as long as it takes; whatever else ends a source
-    ends the frames. `wait` sleeps that many seconds or until stopped, and says whether it was stopped; a test
-    passes its own. Frames are numbered here, so that the count goes on across a reopening.
+    ends the frames. Before its first frame a source is lost only where that is asked for by `patient`, and wrong
+    otherwise. `wait` sleeps that many seconds or until stopped, and says whether it was stopped; a test passes its own.
+    Frames are numbered here, so that the count goes on across a reopening.
     """
 
     def __init__(
@@ -50,8 +52,13 @@ class Capture:
         handoff: Handoff,
         tally: Tally,
         *,
+        patient: bool = False,
         wait: Callable[[float], bool] | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        self._clock = clock or Clock()
+        self._is_patient = patient
+        self._opening_since_ns: int | None = None
         self._source = source
         self._reopen = reopen
         self._handoff = handoff
@@ -64,12 +71,25 @@ class Capture:
         self._turn_lock = threading.Lock()
         self._backoff = Backoff()
         self._is_lost = False
+        self._reason = ""
         self._thread: threading.Thread | None = None
 
     @property
     def is_lost(self) -> bool:
         """Whether the source is away at this moment."""
         return self._is_lost
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the source at this moment; None where nothing is."""
+        if not self._is_lost:
+            return None
+        return "source lost" if self._seq else f"no source yet: {self._reason}"
+
+    @property
+    def opening_since_ns(self) -> int | None:
+        """Since when the source is being opened again; None while it is not."""
+        return self._opening_since_ns
 
     def start(self) -> None:
         self._start_thread()
@@ -96,6 +116,7 @@ class Capture:
             )
             return
         log.warning("%s hangs, opening it again", self._source.uri)
+        self._reason = "it gives no frame"
         self._is_lost = True
         # Lets go of the device as soon as the read does return; a camera that is held cannot be opened again.
         self._source.close()
@@ -131,7 +152,8 @@ class Capture:
                     frame = source.read()
                 except SourceError as error:
                     # Before the first frame, a source that cannot deliver is a wrong source.
-                    if not source.live or self._seq == 0 or not self._is_mine(turn):
+                    is_wrong = self._seq == 0 and not self._is_patient
+                    if not source.live or is_wrong or not self._is_mine(turn):
                         raise
                     source.close()
                     self._say_lost(source.uri, error)
@@ -158,11 +180,15 @@ class Capture:
         while self._is_mine(turn):
             if self._wait(self._backoff.next_s()):
                 break
+            self._opening_since_ns = self._clock.monotonic_ns()
             try:
                 source = self._reopen()
             except SourceError as still_away:
                 log.debug("still away: %s", still_away)
+                self._reason = still_away.message
                 continue
+            finally:
+                self._opening_since_ns = None
             self._source = source
             self._tally.add("source.reopened")
             return source
@@ -173,6 +199,7 @@ class Capture:
         if not self._is_lost:
             log.warning("lost %s, opening it again until it is back: %s", uri, error)
             self._tally.add("source.lost")
+        self._reason = error.message
         self._is_lost = True
 
     def _say_returned(self, uri: str) -> None:

@@ -58,7 +58,7 @@ def test_it_holds_code_types_and_data_and_nothing_else(wheel):
     assert strangers == []
 
 
-@pytest.mark.parametrize("kind", ["devices", "models"])
+@pytest.mark.parametrize("kind", ["devices", "models", "systemd"])
 def test_each_data_file_is_carried(kind, wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     tracked = [path for path in (ROOT / kind).rglob("*") if path.is_file() and not path.name.startswith(".")]
