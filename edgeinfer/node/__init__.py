@@ -237,9 +237,13 @@ class Node:
             except EdgeInferError as error:
                 refused.append((each, error))
                 if not self._is_patient:
-                    raise
-        if refused and not self._pipelines:
-            raise refused[0][1]  # With nothing at all to run there is nothing to wait for.
+                    break
+        # With nothing at all to run there is nothing to wait for, either.
+        if refused and not (self._is_patient and self._pipelines):
+            config, reason = refused[0]
+            if len(self._config.pipeline) > 1:
+                reason.message = f"pipeline {config.name}: {reason.message}"
+            raise reason
         for config, reason in refused:
             self._trials.fail(config, reason)
 
@@ -272,20 +276,15 @@ class Node:
 
     def _open(self, config: PipelineConfig, sinks: Iterable[Sink] = ()) -> Pipeline:
         more = [] if self._broadcast is None else [self._broadcast.sink_for(config)]
-        try:
-            return open_pipeline(
-                config,
-                node=self.name,
-                sinks=[*sinks, *more],
-                clock=self._clock,
-                devices=self._devices,
-                on_done=self._happened.set,
-                patient=self._is_patient,
-            )
-        except EdgeInferError as error:
-            if len(self._config.pipeline) > 1:
-                error.message = f"pipeline {config.name}: {error.message}"
-            raise
+        return open_pipeline(
+            config,
+            node=self.name,
+            sinks=[*sinks, *more],
+            clock=self._clock,
+            devices=self._devices,
+            on_done=self._happened.set,
+            patient=self._is_patient,
+        )
 
     def _open_care(self, config: GovernorConfig | None) -> Care | None:
         if config is None or not config.enabled:

@@ -131,8 +131,9 @@ class Service:
             if now_s - self._begun_s < _FIRST_RESULT_S and not all(map(_is_settled, node.pipelines)):
                 return
             self._is_ready = True
-            self._notifier.tell("READY=1", status=self._status.line(node))
-            log.info("ready: %s", self._status.line(node))
+            line = self._status.line(node)
+            self._notifier.tell("READY=1", status=line)
+            log.info("ready: %s", line)
             self._status_due_s = now_s + _STATUS_S
         elif now_s >= self._status_due_s:
             self._status_due_s = now_s + _STATUS_S

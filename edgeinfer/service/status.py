@@ -7,15 +7,17 @@ from edgeinfer.node import Node
 from edgeinfer.pipeline import Pipeline
 
 _REASON_MAX = 160
+_SHORT_NS = 1_000_000_000
 
 
 class Status:
-    """Rates are those since the line before, in the first one since the start."""
+    """Rates are those since the line before, but over a second at least; in the first one since the start."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._begun_ns = clock.monotonic_ns()
         self._marks: dict[str, tuple[int, int]] = {}
+        self._rates: dict[str, float] = {}
 
     def line(self, node: Node) -> str:
         parts = [self._of_pipeline(each) for each in node.pipelines]
@@ -31,12 +33,13 @@ class Status:
         return said if state == "ok" else f"{said}, {_cut(state)}"
 
     def _fps(self, pipeline: Pipeline) -> float:
-        now_ns, results = self._clock.monotonic_ns(), pipeline.tally["published"]
-        before_ns, before = self._marks.get(pipeline.name, (self._begun_ns, 0))
-        if results < before:
-            before = 0  # It was begun anew.
-        self._marks[pipeline.name] = now_ns, results
-        return (results - before) * 1e9 / (now_ns - before_ns) if now_ns > before_ns else 0.0
+        name, now_ns, results = pipeline.name, self._clock.monotonic_ns(), pipeline.tally["published"]
+        before_ns, before = self._marks.get(name, (self._begun_ns, 0))
+        if now_ns - before_ns >= _SHORT_NS:
+            # One that was begun anew counts from 0.
+            self._rates[name] = (results - before if results >= before else results) * 1e9 / (now_ns - before_ns)
+            self._marks[name] = now_ns, results
+        return self._rates.get(name, 0.0)
 
 
 def _cut(reason: str) -> str:
