@@ -65,7 +65,7 @@ def run(
     config = _config(model=fspath(model), source=fspath(source), device=device, output=words, **options)
     # Whoever loops acts on what comes: from a camera rather the newest than all of them.
     sink = MemorySink(capacity=1, waiting_max=1)
-    node = Node(Config(pipeline=(config,)), sinks=[sink])
+    node = Node(Config(pipeline=(config,)), sinks_for=lambda _: [sink])
     pipeline = node.pipelines[0]
     try:
         node.start()

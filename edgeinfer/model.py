@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
@@ -120,6 +120,13 @@ class Model:
     def state(self) -> str:
         """`ok`; `degraded: …` while a better device is lost; `down: …` while none computes."""
         return self._runtime.state if isinstance(self._runtime, (Failover, Shared)) else "ok"
+
+    @property
+    def ladder(self) -> Mapping[str, str]:
+        """The devices that can compute it, the best first: device -> `in use`, `ready` or `lost: …`."""
+        if isinstance(self._runtime, (Failover, Shared)):
+            return self._runtime.ladder
+        return {self.device: "in use"}
 
     @property
     def picture_size(self) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
@@ -107,6 +107,14 @@ class Failover:
             if self._is_down:
                 return f"down: {reasons}"
             return f"degraded: {reasons}" if self._lost else "ok"
+
+    @property
+    def ladder(self) -> Mapping[str, str]:
+        """Each rung from the best: `in use`, `ready` where it was not needed yet, or `lost: …`."""
+        with self._lock:
+            lost = {self._devices[index]: f"lost: {loss.reason}" for index, loss in self._lost.items()}
+        present = None if self._is_down else self._devices[self._index]
+        return {device: "in use" if device == present else lost.get(device, "ready") for device in self._devices}
 
     def input(self, index: int = 0) -> Array:
         if index == 0:

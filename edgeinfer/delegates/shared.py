@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -147,6 +147,11 @@ class Shared:
     def state(self) -> str:
         """See Failover; a device that nothing can replace is `ok`."""
         return self._runtime.state if isinstance(self._runtime, Failover) else "ok"
+
+    @property
+    def ladder(self) -> Mapping[str, str]:
+        """See Failover; a device that nothing can replace is the only rung."""
+        return self._runtime.ladder if isinstance(self._runtime, Failover) else {self.device: "in use"}
 
     def settle(self) -> None:
         """Keep the calling thread, which will let it run, on the big cores where there are small ones beside them."""

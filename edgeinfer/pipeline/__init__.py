@@ -187,6 +187,11 @@ class Pipeline:
         return self._model.device
 
     @property
+    def ladder(self) -> Mapping[str, str]:
+        """See Model."""
+        return self._model.ladder
+
+    @property
     def latest(self) -> Result | None:
         """The last result that was published."""
         latest = self._latest

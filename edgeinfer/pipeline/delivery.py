@@ -93,6 +93,7 @@ class Delivery:
         self._on_gone = on_gone
         usual = _QUEUE_WITH_PIXELS if sink.wants_pixels else _QUEUE_WITHOUT_PIXELS
         self._size: int = getattr(sink, "waiting_max", usual)
+        self._wants_this: Callable[[], bool] = getattr(sink, "wants_this", lambda: sink.wants_pixels)
         self._max_age_ns = None if max_age_ms is None else round(max_age_ms * 1e6)
         self._monotonic_ns = (clock or Clock()).monotonic_ns
         self._pace = _Pace()
@@ -142,7 +143,7 @@ class Delivery:
             if self._is_finished or self._is_gone:
                 self._tally.add(f"dropped.sink.{self.sink.uri}")
                 return
-            self._waiting.append(_Waiting(pending, frame if self.sink.wants_pixels else None, frame.captured_ns))
+            self._waiting.append(_Waiting(pending, frame if self._wants_this() else None, frame.captured_ns))
             if not self._is_napping or len(self._waiting) > self._size // 2:
                 self._changed.notify_all()
 

@@ -30,6 +30,9 @@ class Sink(Protocol):
 
     It may have a `waiting_max`: how many results may wait before it, where the usual number would make them too old;
     and a `write_many(results)`, which takes all that wait at once, of a source whose results may come together.
+    One that needs a picture only now and then leaves `wants_pixels` False and has a `wants_this() -> bool`: asked for
+    each result, by the thread that infers, whether `write` is to get the frame of this one. Its pictures may be reduced
+    (see Source.suffice), and as long as it says no they cost nothing. It has no `write_many`.
     """
 
     uri: str

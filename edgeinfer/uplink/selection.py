@@ -37,7 +37,7 @@ class Selection:
     def __init__(self, send: Send, send_rate: float | None = None) -> None:
         self._send = send
         self._pace = _Pace(send_rate) if send_rate is not None else None
-        self._events = _Events()
+        self._events = Events()
         self._held: Result | None = None
         self._sent: tuple[Hashable, int] | None = None
 
@@ -132,7 +132,7 @@ class _Candidate:
     first: Result
 
 
-class _Events:
+class Events:
     """Events of one pipeline: a count by label, or a best class, that is another one and has stood for half a second.
 
     It must have been seen in two results at least; a reused one says nothing new.
@@ -142,6 +142,11 @@ class _Events:
         self._counts: dict[str, int] = {}
         self._class: str | None = None
         self._candidates: dict[str, _Candidate] = {}
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether something was seen that will be an event if it stands; any thread may ask."""
+        return bool(self._candidates)
 
     def take(self, result: Result) -> list[Happening]:
         if result.reused:
