@@ -132,6 +132,20 @@ class GovernorConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     rate_min: Annotated[float, Meta(ge=0.01, le=1000)] = 1.0
 
 
+class WebConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The page, `/healthz` and `/metrics`.
+
+    listen: `host:port`; any address but a loopback one needs a token. token_file: one line; without it systemd's
+    credential `web-token`. Who brings the token may act, too. fps: pictures a second of a pipeline, while somebody
+    watches. hosts: further names under which the page is asked for without a token, such as a proxy's.
+    """
+
+    listen: Word = "127.0.0.1:8080"
+    token_file: Word | None = None
+    fps: Annotated[float, Meta(ge=0.1, le=60)] = 10.0
+    hosts: Annotated[tuple[Word, ...], Meta(max_length=16)] = ()
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """A whole configuration file."""
 
@@ -139,6 +153,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     node: Name | None = None
     uplink: UplinkConfig | None = None
     governor: GovernorConfig | None = None
+    web: WebConfig | None = None
 
 
 def read_config(path: Path) -> Config:

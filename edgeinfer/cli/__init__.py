@@ -31,9 +31,6 @@ COMMANDS = {
     "doctor": "say what is wrong here, and for each finding the command that mends it",
 }
 
-# Words of the design that nothing stands behind yet.
-NOT_YET = frozenset({"--web"})
-
 _USUAL_COLUMNS = 80
 
 EXIT_BUG = 70
@@ -175,8 +172,6 @@ def _run_command(name: str, words: list[str]) -> int:
     command.add_arguments(parser)
     arguments, strange = parser.parse_known_args(words)
     if strange:
-        if strange[0].partition("=")[0] in NOT_YET:
-            raise UsageError(f"this version has no {strange[0]} yet")
         close = nearest(strange[0], parser._option_string_actions)
         advice = f"did you mean {close}?" if close else f"edgeinfer {name} --help"
         raise UsageError(f"unknown argument {strange[0]!r}", hint=advice)

@@ -86,6 +86,11 @@ def mqtt_flag_of(keys: str) -> str:
     return "--mqtt" if name == "url" else f"--mqtt-{name}"
 
 
+def web_flag_of(keys: str) -> str:
+    """`token_file` of `[web]` as it was typed: `--web-token-file`, the address as `--web`."""
+    return "--web" if keys == "listen" else f"--web-{keys.replace('_', '-')}"
+
+
 def whole(text: str) -> int:
     try:
         return int(text)

@@ -9,10 +9,10 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,14 +24,26 @@ from edgeinfer.cli.arguments import (
     number,
     stated_flags,
     stated_mqtt_flags,
+    web_flag_of,
     whole,
 )
 from edgeinfer.cli.terminal import LiveLine, closing_line, configure_logging, profile_table
-from edgeinfer.config import Config, PipelineConfig, UplinkConfig, read_config, with_broker_of_outputs, with_governor
+from edgeinfer.config import (
+    Config,
+    PipelineConfig,
+    UplinkConfig,
+    WebConfig,
+    read_config,
+    with_broker_of_outputs,
+    with_governor,
+)
 from edgeinfer.errors import UsageError
 from edgeinfer.node import Node
 from edgeinfer.pipeline import Pipeline
 from edgeinfer.tomlfile import convert
+
+if TYPE_CHECKING:
+    from edgeinfer.web import Web
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--send", metavar="W", help="which results go to the broker: all (default), changes, events, none")
     add("--send-rate", metavar="N", type=number, help="of these so many a second at most")
     add("--snapshot", metavar="S", type=number, help="and a picture every so many seconds")
+    add("--web", metavar="HOST:PORT", help="a page with live pictures, /healthz and /metrics; 8080 is 127.0.0.1:8080")
+    add("--web-token-file", metavar="FILE", help="who brings its line may act, and look in from another machine")
     add("--frames", metavar="N", type=whole, help="stop after so many frames, of a file or a camera")
     add("--config", metavar="FILE", type=Path, help="pipelines in TOML, in the same words; flags go over it")
     add("--rate", metavar="FPS", type=number, help="infer so many frames a second at most, of a file by its own time")
@@ -91,17 +105,34 @@ def run(arguments: argparse.Namespace) -> int:
         Path.cwd()
     except OSError as gone:
         raise UsageError("the current folder is gone", hint="cd to one that is there") from gone
-    reread = None if arguments.config is None else partial(_configuration, arguments)
-    run = _Run(Node(_configuration(arguments), reread=reread), quiet=arguments.quiet)
-    try:
-        run.start()
-        run.wait()
-    except KeyboardInterrupt:
-        run.interrupt()
+    with _page_of(config := _configuration(arguments)) as page:
+        run = _Run(_node(config, arguments, page), page, quiet=arguments.quiet)
+        try:
+            run.start()
+            run.wait()
+        except KeyboardInterrupt:
+            run.interrupt()
     if any(thread.daemon and thread.is_alive() for thread in threading.enumerate()):
         # A read or an invoke that hangs in native code would hang, or crash, the interpreter's own shutdown.
         _leave(run.exit_code)
     return run.exit_code
+
+
+@contextmanager
+def _page_of(config: Config) -> Iterator[Web | None]:
+    """What `[web]` asks for, until the end."""
+    if config.web is None:
+        yield None
+        return
+    from edgeinfer.web import Web  # Loads what a server needs.
+
+    with closing(Web(config.web)) as page:
+        yield page
+
+
+def _node(config: Config, arguments: argparse.Namespace, page: Web | None) -> Node:
+    reread = None if arguments.config is None else partial(_configuration, arguments)
+    return Node(config, reread=reread) if page is None else Node(config, reread=reread, sinks_for=page.sinks_for)
 
 
 def _configuration(arguments: argparse.Namespace) -> Config:
@@ -116,10 +147,10 @@ def _configuration(arguments: argparse.Namespace) -> Config:
         if len(config.pipeline) > 1 and flags.keys() & {"model", "source", "output"}:
             raise UsageError("--model, --source and --output do not go with a --config of several pipelines")
         config = msgspec.structs.replace(config, pipeline=tuple(_overlay(each, flags) for each in config.pipeline))
-    config = with_broker_of_outputs(_with_uplink(config, arguments))
+    config = with_broker_of_outputs(_with_web(_with_uplink(config, arguments), arguments))
     if arguments.governor:
         config = with_governor(config)
-    if config.uplink is not None:
+    if config.uplink is not None or config.web is not None:
         return config  # That is an output.
     return msgspec.structs.replace(config, pipeline=tuple(map(_with_output, config.pipeline)))
 
@@ -143,6 +174,19 @@ def _with_uplink(config: Config, arguments: argparse.Namespace) -> Config:
     return msgspec.structs.replace(config, uplink=uplink)
 
 
+def _with_web(config: Config, arguments: argparse.Namespace) -> Config:
+    """The page of `--web`, with the words of the flags over those of the file."""
+    flags = {"listen": arguments.web, "token_file": arguments.web_token_file}
+    stated = {name: word for name, word in flags.items() if word is not None}
+    if not stated:
+        return config
+    if config.web is None and arguments.web is None:
+        raise UsageError("--web-token-file is for a page, and none is asked for", hint="--web 8080")
+    known = {} if config.web is None else msgspec.to_builtins(config.web)
+    words = {name: word for name, word in {**known, **stated}.items() if word is not None}
+    return msgspec.structs.replace(config, web=convert(words, WebConfig, UsageError, name=web_flag_of))
+
+
 def _overlay(pipeline: PipelineConfig, flags: dict[str, Any]) -> PipelineConfig:
     """The configured words, those of the flags first."""
     stated = {**msgspec.to_builtins(pipeline), **flags}
@@ -164,9 +208,10 @@ def _with_output(pipeline: PipelineConfig) -> PipelineConfig:
 class _Run:
     """All pipelines of one command; each is reported when it ends, and the first error is the exit code."""
 
-    def __init__(self, node: Node, *, quiet: bool) -> None:
+    def __init__(self, node: Node, page: Web | None, *, quiet: bool) -> None:
         self.exit_code = 0
         self._node = node
+        self._page = page
         self._running = list(node.pipelines)
         self._quiet = quiet
         self._line = LiveLine(lambda: node.pipelines, quiet=quiet or _prints_results(node.pipelines))
@@ -175,6 +220,8 @@ class _Run:
         """Start all, or none."""
         with _signals_held():
             try:
+                if self._page is not None:
+                    self._page.start(self._node)
                 self._node.start()
             except BaseException:
                 self._node.close()

@@ -26,6 +26,7 @@ from edgeinfer.words import unknown
 if TYPE_CHECKING:
     from edgeinfer.node.broadcast import Broadcast
     from edgeinfer.node.care import Care
+    from edgeinfer.uplink.uplink import Uplink
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +39,10 @@ _FRAME_WITHIN_S = 0.8
 class Node:
     """Opens all that a configuration names, or nothing. `start`, `wait` until something happened, `close`.
 
-    `sinks` are added to those of the first pipeline. `reread` gives the configuration anew where it can be: then a
-    reload may be asked for, and is carried out by `reload`. A `patient` node takes a missing camera for a lost one, and
-    opens what else it can: `troubles` has the rest, which `mend` tries again, as it does what ended with an error.
+    `sinks_for` gives sinks beside those that a pipeline's configuration names. `reread` gives the configuration anew
+    where it can be: then a reload may be asked for, and is carried out by `reload`. A `patient` node takes a missing
+    camera for a lost one, and opens what else it can: `troubles` has the rest, which `mend` tries again, as it does
+    what ended with an error.
 
     Raises UsageError, ConfigError, ModelError, DeviceNotFound, SourceError, OutputError; of several pipelines it says
     which.
@@ -50,7 +52,7 @@ class Node:
         self,
         config: Config,
         *,
-        sinks: Iterable[Sink] = (),
+        sinks_for: Callable[[PipelineConfig], Iterable[Sink]] = lambda config: (),
         reread: Callable[[], Config] | None = None,
         patient: bool = False,
         clock: Clock | None = None,
@@ -58,6 +60,7 @@ class Node:
         config = with_broker_of_outputs(config)
         self.name = config.node or socket.gethostname()
         self._config = config
+        self._sinks_for = sinks_for
         self._reread = reread
         self._clock = clock or Clock()
         self._is_patient = patient
@@ -75,13 +78,18 @@ class Node:
         self._care = self._open_care(config.governor)
         with ExitStack() as opened:
             opened.callback(self.close)
-            self._open_all(sinks)
+            self._open_all()
             opened.pop_all()
 
     @property
     def pipelines(self) -> Sequence[Pipeline]:
         """In the order of the configuration; one that has ended stays until a reload."""
         return tuple(self._pipelines.values())
+
+    @property
+    def uplink(self) -> Uplink | None:
+        """To ask how it is; None where nothing is sent."""
+        return None if self._broadcast is None else self._broadcast.uplink
 
     @property
     def care(self) -> str | None:
@@ -184,7 +192,9 @@ class Node:
             raise UsageError("there is no configuration file to read again", hint="start with --config FILE")
         wanted = with_broker_of_outputs(self._reread())
         if _read_once(wanted) != _read_once(self._config):
-            raise UsageError("[uplink], [governor] and node are read at the start only", hint="start edgeinfer anew")
+            raise UsageError(
+                "[uplink], [governor], [web] and node are read at the start only", hint="start edgeinfer anew"
+            )
         self._wanted = wanted
         self._happened.set()
 
@@ -229,11 +239,11 @@ class Node:
             except EdgeInferError as error:
                 self._trials.fail(config, error)
 
-    def _open_all(self, sinks: Iterable[Sink]) -> None:
+    def _open_all(self) -> None:
         refused: list[tuple[PipelineConfig, EdgeInferError]] = []
-        for index, each in enumerate(self._config.pipeline):
+        for each in self._config.pipeline:
             try:
-                self._pipelines[each.name] = self._open(each, sinks if index == 0 else ())
+                self._pipelines[each.name] = self._open(each)
             except EdgeInferError as error:
                 refused.append((each, error))
                 if not self._is_patient:
@@ -274,12 +284,12 @@ class Node:
         pipeline.close()
         return pipeline
 
-    def _open(self, config: PipelineConfig, sinks: Iterable[Sink] = ()) -> Pipeline:
+    def _open(self, config: PipelineConfig) -> Pipeline:
         more = [] if self._broadcast is None else [self._broadcast.sink_for(config)]
         return open_pipeline(
             config,
             node=self.name,
-            sinks=[*sinks, *more],
+            sinks=[*self._sinks_for(config), *more],
             clock=self._clock,
             devices=self._devices,
             on_done=self._happened.set,
@@ -305,4 +315,4 @@ class Node:
 
 def _read_once(config: Config) -> tuple[object, ...]:
     """What no reload changes."""
-    return (config.uplink, config.governor, config.node)
+    return (config.uplink, config.governor, config.web, config.node)

@@ -1,0 +1,316 @@
+"""All that the page, `edgeinfer top`, `/healthz` and `/metrics` tell of a node, as it is now."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from edgeinfer import __version__
+from edgeinfer.board import Board, recognise_board, temperatures_c
+from edgeinfer.clock import Clock, rfc3339
+from edgeinfer.config import PipelineConfig, WebConfig
+from edgeinfer.pipeline import Pipeline
+from edgeinfer.result import ModelInfo, Result
+from edgeinfer.uplink.bodies import BoardInfo
+from edgeinfer.uplink.commands import Controls
+from edgeinfer.uplink.uplink import Uplink
+from edgeinfer.web.health import Health, Pulse, Vital, health_of
+from edgeinfer.web.history import Second
+from edgeinfer.web.journal import EventJournal, LogTail
+from edgeinfer.web.observer import Observer
+
+SCHEMA = "edgeinfer.state/1"
+
+_SEEN_MAX = 8
+# Each of these says that a frame was taken up.
+_TAKEN_UP = ("inferred", "gated", "dropped.max_age", "dropped.device", "dropped.paused")
+
+
+class Seen(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the last result found: a label with how often it is there, or a class with its score."""
+
+    label: str
+    count: int | None = None
+    score: float | None = None
+
+
+class PipelineState(msgspec.Struct, frozen=True, kw_only=True):
+    """state: see Pipeline. error: what ended it. ladder: device -> `in use`, `ready`, `lost: …`, the best first.
+
+    fps, age_ms, infer_ms: of the last seconds, None where there was no result. since_last_s: since the frame of the
+    last result was taken, None before the first. counts: see Report. viewers: of its picture.
+    """
+
+    name: str
+    state: str
+    error: str | None
+    source: str
+    task: str
+    device: str
+    ladder: Mapping[str, str]
+    model: ModelInfo
+    score_min: float
+    fps: float
+    age_ms: float | None
+    infer_ms: float | None
+    since_last_s: float | None
+    seen: tuple[Seen, ...]
+    counts: Mapping[str, int]
+    viewers: int
+
+
+class UplinkState(msgspec.Struct, frozen=True, kw_only=True):
+    """state: see Uplink. Messages since the start; depth, bytes, oldest_s: of those that wait in the spool."""
+
+    state: str
+    is_connected: bool
+    accepted: int
+    delivered: int
+    depth: int
+    bytes: int
+    oldest_s: float
+    dropped: Mapping[str, int]
+    reconnects: int
+
+
+class MachineState(msgspec.Struct, frozen=True, kw_only=True):
+    """cpu_percent: of one core, by this process and the workers that ended; load: of the whole machine, of a minute."""
+
+    cpu_percent: float
+    memory_bytes: int
+    memory_available_bytes: int | None
+    load: float
+    temperatures_c: Mapping[str, float]
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """A node as it is now. at: RFC 3339. last_event, last_line: numbers of the newest in the journals."""
+
+    node: str
+    version: str
+    at: str
+    uptime_s: float
+    may_act: bool
+    health: Health
+    board: BoardInfo
+    machine: MachineState
+    pipelines: tuple[PipelineState, ...]
+    uplink: UplinkState | None
+    last_event: int
+    last_line: int
+    schema: str = SCHEMA
+
+
+class Told(Controls, Protocol):
+    """The node that is told of, and commanded."""
+
+    name: str
+
+    @property
+    def pipelines(self) -> Sequence[Pipeline]: ...
+
+    @property
+    def uplink(self) -> Uplink | None: ...
+
+
+class Watch:
+    """Looks at a node. `sink_for` is asked by whoever opens its pipelines, all else after `begin`."""
+
+    def __init__(self, config: WebConfig, clock: Clock | None = None) -> None:
+        self.clock = clock or Clock()
+        self.events = EventJournal()
+        self.log = LogTail(self.clock.unix_ns)
+        self._fps = config.fps
+        self._lock = threading.Lock()
+        self._observers: dict[str, Observer] = {}
+        self._pulses: dict[str, Pulse] = {}
+        self._board = recognise_board()
+        self._begun_ns = self.clock.monotonic_ns()
+        self._node: Told | None = None
+        self._usage = _Usage()
+
+    def sink_for(self, config: PipelineConfig) -> Observer:
+        """The observer of that pipeline: the same one, where a pipeline of that name begins anew."""
+        with self._lock:
+            self._pulses[config.name] = Pulse(config.rate)
+            if config.name not in self._observers:
+                self._observers[config.name] = Observer(
+                    config.name, fps=self._fps, on_event=self.events.add, clock=self.clock
+                )
+            return self._observers[config.name]
+
+    def begin(self, node: Told) -> None:
+        self._node = node
+
+    @property
+    def node(self) -> Told:
+        assert self._node is not None, "a node is told of once it is there"
+        return self._node
+
+    @property
+    def board(self) -> Board:
+        return self._board
+
+    def observer(self, name: str) -> Observer | None:
+        """Of a pipeline that there is now."""
+        return self._observers.get(name) if any(each.name == name for each in self.node.pipelines) else None
+
+    def look(self) -> None:
+        """About once a second: who hangs, and what the process uses."""
+        now_s = self.clock.monotonic_ns() / 1e9
+        self._usage.look(now_s)
+        for pipeline in self.node.pipelines:
+            counts, state = pipeline.tally.snapshot(), pipeline.state
+            self._pulses[pipeline.name].look(
+                captured=counts.get("captured", 0),
+                taken_up=sum(counts.get(name, 0) for name in _TAKEN_UP),
+                may_rest=state in ("paused", "stopped") or "source lost" in state,
+                now_s=now_s,
+            )
+
+    def health(self) -> Health:
+        uplink = self.node.uplink
+        return health_of([self._vital(each) for each in self.node.pipelines], None if uplink is None else uplink.state)
+
+    def state(self, *, may_act: bool) -> State:
+        now_ns = self.clock.monotonic_ns()
+        return State(
+            node=self.node.name,
+            version=__version__,
+            at=rfc3339(self.clock.unix_ns()),
+            uptime_s=round((now_ns - self._begun_ns) / 1e9, 1),
+            may_act=may_act,
+            health=self.health(),
+            board=_board_info(self._board),
+            machine=self.machine(),
+            pipelines=tuple(self.pipeline(each) for each in self.node.pipelines),
+            uplink=self.uplink(),
+            last_event=self.events.last,
+            last_line=self.log.last,
+        )
+
+    def history(self, after: int) -> Mapping[str, Sequence[Second]]:
+        """By pipeline, the seconds after that one."""
+        return {
+            each.name: observer.history.after(after)
+            for each in self.node.pipelines
+            if (observer := self.observer(each.name)) is not None
+        }
+
+    def pipeline(self, pipeline: Pipeline) -> PipelineState:
+        observer, facts, report = self._observers[pipeline.name], pipeline.facts, pipeline.report()
+        last, latest = observer.history.last(), pipeline.latest
+        since_ns = None if latest is None else self.clock.monotonic_ns() - latest.monotonic_ns
+        return PipelineState(
+            name=pipeline.name,
+            state=pipeline.state,
+            error=None if report.error is None else str(report.error),
+            source=facts.source,
+            task=facts.bundle.task,
+            device=facts.device,
+            ladder=pipeline.ladder,
+            model=facts.model,
+            score_min=facts.bundle.decode.score_min,
+            fps=round(observer.history.fps(), 1),
+            age_ms=None if last is None else last.age_ms,
+            infer_ms=None if last is None else last.infer_ms,
+            since_last_s=None if since_ns is None else round(since_ns / 1e9, 2),
+            seen=tuple(_seen(latest)),
+            counts=report.counts,
+            viewers=observer.screen.viewers,
+        )
+
+    def uplink(self) -> UplinkState | None:
+        uplink = self.node.uplink
+        if uplink is None:
+            return None
+        counters = uplink.counters()
+        oldest_ns = counters.oldest_unix_ns
+        return UplinkState(
+            state=uplink.state,
+            is_connected=counters.protocol is not None,
+            accepted=counters.accepted,
+            delivered=counters.delivered,
+            depth=counters.depth,
+            bytes=counters.bytes,
+            oldest_s=0.0 if oldest_ns is None else round(max(0, self.clock.unix_ns() - oldest_ns) / 1e9, 1),
+            dropped=counters.dropped,
+            reconnects=counters.reconnects,
+        )
+
+    def machine(self) -> MachineState:
+        return MachineState(
+            cpu_percent=self._usage.cpu_percent,
+            memory_bytes=_memory_bytes(),
+            memory_available_bytes=_memory_available_bytes(),
+            load=round(os.getloadavg()[0], 2),
+            temperatures_c=temperatures_c(self._board),
+        )
+
+    def _vital(self, pipeline: Pipeline) -> Vital:
+        error = pipeline.report().error
+        return Vital(
+            name=pipeline.name,
+            state=pipeline.state,
+            error=None if error is None else str(error),
+            has_begun=pipeline.latest is not None,
+            stalled_s=self._pulses[pipeline.name].stalled_s,
+        )
+
+
+class _Usage:
+    """How much of a core this process takes, smoothed over some seconds."""
+
+    def __init__(self) -> None:
+        self._at_s: float | None = None
+        self._used_s = 0.0
+        self.cpu_percent = 0.0
+
+    def look(self, now_s: float) -> None:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        used_s = used.ru_utime + used.ru_stime
+        if self._at_s is not None and now_s > self._at_s:
+            percent = 100 * (used_s - self._used_s) / (now_s - self._at_s)
+            self.cpu_percent = round(0.7 * self.cpu_percent + 0.3 * percent if self.cpu_percent else percent, 1)
+        self._at_s, self._used_s = now_s, used_s
+
+
+def _seen(result: Result | None) -> Iterable[Seen]:
+    if result is None:
+        return []
+    if result.classes is not None:
+        return [Seen(found.label, score=round(found.score, 2)) for found in result.classes[:3]]
+    counts: dict[str, int] = {}
+    for detection in result.detections or ():
+        counts[detection.label] = counts.get(detection.label, 0) + 1
+    most = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    return [Seen(label, count=count) for label, count in most[:_SEEN_MAX]]
+
+
+def _board_info(board: Board) -> BoardInfo:
+    return BoardInfo(
+        model=board.model,
+        profile=board.profile.name,
+        architecture=board.architecture,
+        cpu=board.cpu,
+        cores=board.cores,
+        memory_bytes=board.memory_bytes,
+    )
+
+
+def _memory_bytes() -> int:
+    """Resident, of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def _memory_available_bytes() -> int | None:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
