@@ -31,12 +31,13 @@ _PAGE = {
     "page.css": "text/css",
     "page.js": "text/javascript",
     "chart.js": "text/javascript",
+    "login.js": "text/javascript",
     "icon.svg": "image/svg+xml",
     "login.html": "text/html",
     "index.html": "text/html",
 }
 # What shows nothing of the node: whoever has no token yet needs it to give one.
-_FOR_ALL = frozenset({"/login", "/page.css", "/icon.svg"})
+_FOR_ALL = frozenset({"/login", "/login.js", "/page.css", "/icon.svg"})
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
@@ -139,7 +140,7 @@ class _Answers:
         return Response(text, media_type=None, headers={"content-type": content_type})
 
     async def state(self, request: Request) -> Response:
-        return _json(self._watch.state(may_act=_may_act(request)))
+        return _json(self._watch.state(may_act=_may_act(request), may_sign_in=self._access.token is not None))
 
     async def history(self, request: Request) -> Response:
         return _json(self._watch.history(_number(request, "after")))

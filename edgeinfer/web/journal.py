@@ -13,7 +13,7 @@ from edgeinfer.clock import rfc3339
 from edgeinfer.uplink.bodies import Happening
 
 _EVENTS_KEPT = 100
-_PICTURES_KEPT = 30
+_PICTURES_KEPT = 60
 _LINES_KEPT = 200
 _LINE_MAX = 500
 

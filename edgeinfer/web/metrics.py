@@ -48,7 +48,7 @@ class _NodeCollector(Collector):
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        state = self._watch.state(may_act=False)
+        state = self._watch.state()
         yield InfoMetricFamily(
             "edgeinfer",
             "The node, its version and its board",

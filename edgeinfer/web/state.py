@@ -90,13 +90,15 @@ class MachineState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """A node as it is now. at: RFC 3339. last_event, last_line: numbers of the newest in the journals."""
+    """A node as it is now. at: RFC 3339. may_act: whoever asks brought the token; may_sign_in: there is one.
+    last_event, last_line: numbers of the newest in the journals."""
 
     node: str
     version: str
     at: str
     uptime_s: float
     may_act: bool
+    may_sign_in: bool
     health: Health
     board: BoardInfo
     machine: MachineState
@@ -178,7 +180,8 @@ class Watch:
         uplink = self.node.uplink
         return health_of([self._vital(each) for each in self.node.pipelines], None if uplink is None else uplink.state)
 
-    def state(self, *, may_act: bool) -> State:
+    def state(self, *, may_act: bool = False, may_sign_in: bool = False) -> State:
+        """may_act, may_sign_in: whoever asks."""
         now_ns = self.clock.monotonic_ns()
         return State(
             node=self.node.name,
@@ -186,6 +189,7 @@ class Watch:
             at=rfc3339(self.clock.unix_ns()),
             uptime_s=round((now_ns - self._begun_ns) / 1e9, 1),
             may_act=may_act,
+            may_sign_in=may_sign_in,
             health=self.health(),
             board=_board_info(self._board),
             machine=self.machine(),
