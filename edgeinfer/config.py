@@ -142,7 +142,7 @@ class WebConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
 
     listen: Word = "127.0.0.1:8080"
     token_file: Word | None = None
-    fps: Annotated[float, Meta(ge=0.1, le=60)] = 10.0
+    fps: Annotated[float, Meta(ge=1, le=60)] = 10.0
     hosts: Annotated[tuple[Word, ...], Meta(max_length=16)] = ()
 
 

@@ -55,7 +55,8 @@ class Observer:
 
     def wants_this(self) -> bool:
         """Whether somebody watches and a picture is due, or something happens that may become an event."""
-        return self.screen.wants_picture() or self._wants_scene()
+        # A picture for who watches serves for an event, too.
+        return self.screen.wants_picture() if self.screen.viewers else self._wants_scene()
 
     def write(self, result: Result, frame: Frame | None) -> None:
         self._measure(result.timing_ms, is_reused=result.reused)

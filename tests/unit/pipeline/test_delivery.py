@@ -332,3 +332,17 @@ def test_results_of_a_file_that_cannot_be_written_together_are_all_counted():
     assert delivery.join(10)
     assert tally["failed.sink.ledger:"] == 5
     assert str(delivery.failure) == "cannot write ledger: no space left on device, 5 results lost"
+
+
+def test_a_sink_may_want_a_frame_now_and_then():
+    sink = GatedSink()
+    sink.wants_pixels = False
+    wishes = iter([False, True, False])
+    sink.wants_this = lambda: next(wishes)
+    sink.gate.set()
+    delivery, _ = delivery_to(sink, lossless=True)
+    for number in range(3):
+        delivery.put(Ready(number), FRAME)
+    delivery.finish()
+    assert delivery.join(5)
+    assert sink.frames == [None, FRAME, None]
