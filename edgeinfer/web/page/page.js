@@ -51,14 +51,22 @@ function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+// What stands there already stays, so that a reader can mark and copy it.
+function rebuild(place, key, children) {
+  if (place.dataset.key === key) return;
+  place.dataset.key = key;
+  place.replaceChildren(...children());
+}
+
 function facts(list, rows) {
   const shown = rows.filter((row) => row[1] !== null && row[1] !== undefined && row[1] !== "");
-  list.replaceChildren(
-    ...shown.flatMap(([name, value, mood = ""]) => [
-      make("dt", { textContent: name }),
-      make("dd", { className: mood }, ...(Array.isArray(value) ? value : [String(value)])),
-    ]),
-  );
+  rebuild(list, JSON.stringify(shown.map((row) => row[0])),
+    () => shown.flatMap(([name]) => [make("dt", { textContent: name }), make("dd")]));
+  shown.forEach(([, value, mood = ""], index) => {
+    const place = list.children[2 * index + 1];
+    setText(place, String(value));
+    place.className = mood;
+  });
 }
 
 // One pipeline.
@@ -173,16 +181,13 @@ class Card {
     setText(this.badge, text);
     this.badge.className = `badge ${text === "live" ? "on" : ""}`;
     this.watch.hidden = isLive || word === "stopped" || word === "failed";
-    const found = state.seen.map((each) => make("span", {}, make("b", { textContent: each.label }),
-      ` ${each.count ?? each.score.toFixed(2)}`));
-    const key = state.seen.map((each) => `${each.label} ${each.count ?? each.score}`).join();
-    if (key !== this.seenKey) this.seen.replaceChildren(...found);
-    this.seenKey = key;
+    rebuild(this.seen, JSON.stringify(state.seen), () => state.seen.map((each) =>
+      make("span", {}, make("b", { textContent: each.label }), ` ${each.count ?? each.score.toFixed(2)}`)));
   }
 
   showFacts(state) {
     facts(this.facts, [["Source", state.source], ["Task", state.task], ["Lowest score", state.score_min]]);
-    this.ladder.replaceChildren(...Object.entries(state.ladder).map(([device, word]) =>
+    rebuild(this.ladder, JSON.stringify(state.ladder), () => Object.entries(state.ladder).map(([device, word]) =>
       make("li", { className: grade(word) }, make("code", { textContent: device }), ` ${word}`)));
     const counts = state.counts;
     const named = [["captured", "Captured"], ["inferred", "Inferred"], ["gated", "Reused by the gate"]]
@@ -242,10 +247,7 @@ function trouble(reasons, mood) {
   const place = $("troubles");
   place.hidden = !reasons.length;
   place.className = `troubles ${mood}`;
-  const key = reasons.join("\n");
-  if (place.dataset.key === key) return;
-  place.dataset.key = key;
-  place.replaceChildren(make("ul", {}, ...reasons.map((each) => make("li", { textContent: each }))));
+  rebuild(place, reasons.join("\n"), () => [make("ul", {}, ...reasons.map((each) => make("li", { textContent: each })))]);
 }
 
 function showPipelines(state) {
@@ -300,16 +302,13 @@ function showUplink(uplink) {
 }
 
 function showModels(pipelines) {
-  const key = JSON.stringify(pipelines.map((each) => [each.name, each.model]));
-  if ($("models").dataset.key === key) return;
-  $("models").dataset.key = key;
   const models = new Map();
   for (const { name, model, task } of pipelines) {
     const known = models.get(model.sha256) ?? { model, task, users: [] };
     known.users.push(name);
     models.set(model.sha256, known);
   }
-  $("models").replaceChildren(...[...models.values()].map(({ model, task, users }) =>
+  rebuild($("models"), JSON.stringify([...models.values()]), () => [...models.values()].map(({ model, task, users }) =>
     make("div", { className: "model" },
       make("p", {}, make("b", { textContent: model.name }), ` version ${model.version || "–"}, ${task}`),
       make("p", { className: "quiet" }, `used by ${users.join(", ")} · sha256 `,
