@@ -43,7 +43,7 @@ from edgeinfer.pipeline import Pipeline
 from edgeinfer.tomlfile import convert
 
 if TYPE_CHECKING:
-    from edgeinfer.web import Web
+    from edgeinfer.web.web import Web
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def _page_of(config: Config) -> Iterator[Web | None]:
     if config.web is None:
         yield None
         return
-    from edgeinfer.web import Web  # Loads what a server needs.
+    from edgeinfer.web.web import Web  # Loads what a server needs.
 
     with closing(Web(config.web)) as page:
         yield page

@@ -15,9 +15,10 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from edgeinfer.web.bodies import PipelineState, UplinkState
 from edgeinfer.web.histogram import BOUNDS_S, Distribution
 from edgeinfer.web.observer import STAGES
-from edgeinfer.web.state import PipelineState, UplinkState, Watch
+from edgeinfer.web.state import Watch
 
 _STATES = ("ok", "paused", "degraded", "down", "stopped", "failed")
 _FRAMES = ("captured", "inferred", "gated", "published")

@@ -17,7 +17,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from edgeinfer.config import Config, PipelineConfig, UplinkConfig, WebConfig
 from edgeinfer.node import Node
-from edgeinfer.web import Web
+from edgeinfer.web.web import Web
 
 TOKEN = "0123456789abcdef0123"
 SMEAR = "synthetic://blood-smear?fps=5"

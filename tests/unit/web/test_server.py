@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from edgeinfer.config import Config, PipelineConfig, UplinkConfig, WebConfig
 from edgeinfer.errors import UsageError
 from edgeinfer.node import Node
-from edgeinfer.web import Web
+from edgeinfer.web.web import Web
 
 TOKEN = "0123456789abcdef0123"
 LIVE = "synthetic://test-card?fps=50&width=64&height=48"
