@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from edgeinfer.cli.arguments import (
     web_flag_of,
     whole,
 )
+from edgeinfer.cli.page import node_with, page_of
 from edgeinfer.cli.terminal import LiveLine, closing_line, configure_logging, profile_table
 from edgeinfer.config import (
     Config,
@@ -105,8 +106,9 @@ def run(arguments: argparse.Namespace) -> int:
         Path.cwd()
     except OSError as gone:
         raise UsageError("the current folder is gone", hint="cd to one that is there") from gone
-    with _page_of(config := _configuration(arguments)) as page:
-        run = _Run(_node(config, arguments, page), page, quiet=arguments.quiet)
+    reread = None if arguments.config is None else partial(_configuration, arguments)
+    with page_of(config := _configuration(arguments)) as page:
+        run = _Run(node_with(page)(config, reread=reread), page, quiet=arguments.quiet)
         try:
             run.start()
             run.wait()
@@ -116,23 +118,6 @@ def run(arguments: argparse.Namespace) -> int:
         # A read or an invoke that hangs in native code would hang, or crash, the interpreter's own shutdown.
         _leave(run.exit_code)
     return run.exit_code
-
-
-@contextmanager
-def _page_of(config: Config) -> Iterator[Web | None]:
-    """What `[web]` asks for, until the end."""
-    if config.web is None:
-        yield None
-        return
-    from edgeinfer.web.web import Web  # Loads what a server needs.
-
-    with closing(Web(config.web)) as page:
-        yield page
-
-
-def _node(config: Config, arguments: argparse.Namespace, page: Web | None) -> Node:
-    reread = None if arguments.config is None else partial(_configuration, arguments)
-    return Node(config, reread=reread) if page is None else Node(config, reread=reread, sinks_for=page.sinks_for)
 
 
 def _configuration(arguments: argparse.Namespace) -> Config:

@@ -9,7 +9,6 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,8 @@ from edgeinfer.errors import EdgeInferError
 from edgeinfer.paths import SYSTEM_FOLDER
 
 if TYPE_CHECKING:
+    from edgeinfer.config import Config
+    from edgeinfer.node import Node
     from edgeinfer.service.install import Step
 
 log = logging.getLogger(__name__)
@@ -54,24 +55,31 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from edgeinfer.config import read_config
-    from edgeinfer.node import Node
+    from edgeinfer.cli.page import node_with, page_of
+    from edgeinfer.config import read_config, with_governor
     from edgeinfer.service import SIGNALS, Service
     from edgeinfer.service.journal import configure_logging
     from edgeinfer.service.notify import Notifier
     from edgeinfer.service.restarts import Restarts, runtime_folder
+
+    def reread() -> Config:
+        return with_governor(read_config(arguments.config))
 
     # Before any thread begins: all of them leave signals to the loop that waits for them.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     faulthandler.enable()  # Where every thread is, when the watchdog ends us.
     configure_logging(debug=arguments.debug)
     notifier = Notifier()
-    reread = partial(read_config, arguments.config)
-    service = Service(
-        lambda: Node(reread(), reread=reread, patient=True), notifier, restarts=Restarts(runtime_folder())
-    )
     try:
-        service.run()
+        with page_of(reread()) as page:
+
+            def open_node() -> Node:
+                node = node_with(page)(reread(), reread=reread, patient=True)
+                if page is not None:
+                    page.start(node)
+                return node
+
+            Service(open_node, notifier, restarts=Restarts(runtime_folder())).run()
     except EdgeInferError as error:
         log.error("%s", error, exc_info=error if arguments.debug else None)
         notifier.tell(status=str(error))
