@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from edgeinfer.uplink.window import Burial, Limits, Window
@@ -477,6 +477,7 @@ class _Peer:
             self.tell(resume=False)
 
 
+@settings(max_examples=50)
 @given(some.sampled_from(["broker", "consumer"]), some.lists(some.integers(0, 6), max_size=120))
 def test_whatever_is_lost_all_is_delivered_in_the_end_and_nothing_is_done_that_was_not(mode, script):
     peer = _Peer(mode, 40)
