@@ -51,6 +51,7 @@ def _write(path: Path | None, start: int) -> None:
     if path is None:
         return
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, b"%d\n" % start)
     except OSError as failed:
         log.warning("cannot write %s: %s; the clock has to do", path, failed.strerror)
