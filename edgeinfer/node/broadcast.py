@@ -7,7 +7,6 @@ import random
 import secrets
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Protocol
 
 from edgeinfer import __version__
@@ -75,13 +74,10 @@ class Broadcast:
         self._portrait = Portrait(__version__, recognise_board(), config, clock)
         # Of its own, for what it numbers is not in the spool; at random, so that no two runs give the same ids.
         self._composer = Composer(self._topics, "", lambda: 0, session=secrets.randbits(_SESSION_BITS), clock=clock)
-        folder = state_folder() / "uplink" / level(name)
-        with suppress(OSError):  # The uplink says it, and tries again.
-            folder.mkdir(parents=True, exist_ok=True)
         self.uplink = open_uplink(
             config,
             self._topics,
-            folder,
+            state_folder() / "uplink" / level(name),
             filters=(*self._commands.filters, *(() if self._discovery is None else self._discovery.filters)),
             on_command=self._hear,
             url_error=url_error,
