@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from edgeinfer.access import how_to_join
 from edgeinfer.board import Watch, firmware
-from edgeinfer.board.access import how_to_join
 from edgeinfer.board.roots import read_bytes
 from edgeinfer.doctor.finding import Finding, Patient
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import cv2
 
-from edgeinfer.board.access import how_to_join
+from edgeinfer.access import how_to_join
 from edgeinfer.clock import Clock
 from edgeinfer.errors import SourceError, SourceLost
 from edgeinfer.frame import Frame, Pixels

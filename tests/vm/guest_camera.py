@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ import numpy as np
 from edgeinfer.errors import SourceError, SourceLost
 from edgeinfer.frame import Frame
 from edgeinfer.sources import Source, SourceOptions, open_source
+from edgeinfer.sources.v4l2 import modes
 
 VIVID = "/dev/video0"
 VIVID_DRIVER = Path("/sys/bus/platform/drivers/vivid")
@@ -108,6 +110,24 @@ def size_rate_and_format_are_taken() -> None:
     assert not any("was asked for" in line for line in said), said
     with opened(VIVID, width=320, height=180) as source:
         assert take(source, 1)[0].pixels.shape == (180, 320, 3)
+
+
+@check
+def what_a_camera_offers_is_listed_as_v4l2_ctl_does() -> None:
+    for node in (VIVID, os.path.realpath(next(Path("/dev/v4l/by-id").iterdir()))):
+        listed = subprocess.run(
+            ["v4l2-ctl", "-d", node, "--list-formats-ext"], check=True, capture_output=True, text=True
+        )
+        sizes = set()
+        for line in listed.stdout.splitlines():
+            if found := re.match(r"\s*\[\d+\]: '(.{4})'", line):
+                name = found[1].rstrip()
+            elif found := re.match(r"\s*Size: Discrete (\d+)x(\d+)", line):
+                sizes.add((name, int(found[1]), int(found[2])))
+        offered = modes(Path(node))
+        assert sizes, listed.stdout
+        assert {(each.pixel_format, each.width, each.height) for each in offered} == sizes, offered
+        assert all(each.fps for each in offered), offered
 
 
 @check

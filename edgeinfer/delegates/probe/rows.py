@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgeinfer.access import how_to_join
 from edgeinfer.board import Board, Roots
-from edgeinfer.board.access import how_to_join
 from edgeinfer.board.roots import entries, read_line
 from edgeinfer.delegates.probe import hardware
 from edgeinfer.delegates.probe.libraries import Installed, Libraries
