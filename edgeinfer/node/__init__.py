@@ -172,10 +172,10 @@ class Node:
     # What the governor asks for; see Spared.
 
     def lighter(self, pipeline: str) -> Sequence[str]:
-        return () if (config := self._config_of(pipeline)) is None else config.lighter
+        return () if (config := self._words_of(pipeline)) is None else config.lighter
 
     def change_model(self, pipeline: str, number: int) -> None:
-        config, (running,) = self._config_of(pipeline), self._chosen(pipeline)
+        config, (running,) = self._words_of(pipeline), self._chosen(pipeline)
         if config is None:
             return  # A reload has just taken it away.
         word = (config.model, *config.lighter)[number]
@@ -183,7 +183,7 @@ class Node:
             open_model_of(config, word, live=running.is_live, node=self.name, clock=self._clock, devices=self._devices)
         )
 
-    def _config_of(self, pipeline: str) -> PipelineConfig | None:
+    def _words_of(self, pipeline: str) -> PipelineConfig | None:
         return next((each for each in self._config.pipeline if each.name == pipeline), None)
 
     def reload(self) -> None:

@@ -20,7 +20,7 @@ def test_who_has_joined_since_is_told_to_log_in_again(monkeypatch):
     me = pwd.getpwuid(os.geteuid()).pw_name
     theirs = grp.struct_group(("video", "x", 4711, [me]))
     monkeypatch.setattr("edgeinfer.access.grp.getgrnam", lambda _: theirs)
-    monkeypatch.setattr("edgeinfer.access.os.getgroups", lambda: [])
+    monkeypatch.setattr("edgeinfer.access.os.getgroups", list)
     assert how_to_join("video") == "log in again: you have joined the group video since"
 
 
