@@ -120,14 +120,14 @@ class GovernorConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     """When the pipelines are slowed to spare the board.
 
     limit_c: for every sensor, beside the limits that the kernel and the board's profile know. margin_c: so far below a
-    limit something is done. load_max: processes that run or wait, per core. memory_max: the share of the time in which
+    limit something is done. load_max: threads that run or wait, per core. memory_max: the share of the time in which
     programs wait for memory, 0..1. rate_min: frames per second that no pipeline is slowed below.
     """
 
     enabled: bool = True
     limit_c: Annotated[float, Meta(ge=30, le=150)] | None = None
     margin_c: Annotated[float, Meta(ge=1, le=50)] = 5.0
-    load_max: Annotated[float, Meta(ge=0.5, le=1000)] = 3.0
+    load_max: Annotated[float, Meta(ge=0.5, le=1000)] = 4.0
     memory_max: Annotated[float, Meta(ge=0.01, le=1)] = 0.2
     rate_min: Annotated[float, Meta(ge=0.01, le=1000)] = 1.0
 

@@ -19,6 +19,7 @@ from edgeinfer.pipeline import Pipeline
 log = logging.getLogger(__name__)
 
 _LOOK_S = 2.0
+_OPENING_S = 1.0  # A model that is being opened just then is closed by the pipeline, which has ended.
 _MARKS = 6  # Frame counts to tell the usual rate by: of ten seconds.
 
 
@@ -100,7 +101,7 @@ class Care:
     def close(self) -> None:
         self._closed.set()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(_OPENING_S)
 
     def look(self) -> None:
         """What is done every two seconds."""
@@ -121,6 +122,8 @@ class Care:
                 self.look()
         except Exception:
             log.exception("the governor is given up; the kernel still looks after the board")
+            for pace in self._paces.values():
+                pace.pipeline.set_rate(None)
 
     def _known_paces(self) -> Sequence[_Pace]:
         """Of the pipelines that run now; one that was begun anew has to be measured anew."""

@@ -36,7 +36,7 @@ class Bounds:
     """
 
     margin_c: float = 5.0
-    load: float = 3.0
+    load: float = 4.0
     memory_stalled: float = 0.2
 
 

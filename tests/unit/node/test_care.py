@@ -288,3 +288,16 @@ def test_a_node_cares_for_its_board_where_it_is_asked_to(config, watches):
         assert node.care is None
     finally:
         node.close()
+
+
+def test_a_governor_that_fails_leaves_the_pipelines_at_their_full_rate(drill, caplog, monkeypatch):
+    drill.over(20, fps=12)
+    drill.vitals = HOT
+    drill.over(2, fps=12)
+    assert drill.pipeline.state != "ok"
+    drill.vitals = None  # Nothing that a Watch gives.
+    monkeypatch.setattr("edgeinfer.node.care._LOOK_S", 0.0)
+    drill.care.start()
+    drill.care._thread.join(30)
+    assert "the governor is given up" in caplog.text
+    assert drill.pipeline.state == "ok"

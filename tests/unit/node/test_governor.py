@@ -168,7 +168,7 @@ def test_what_the_kernel_holds_back_already_is_a_reason_by_itself():
 @pytest.mark.parametrize(
     ("vitals", "reason"),
     [
-        (Vitals(load=3.5), "the load is 3.5 per core"),
+        (Vitals(load=4.5), "the load is 4.5 per core"),
         (Vitals(memory_stalled=0.3), "programs wait for memory 30% of the time"),
         (Vitals(under_voltage=True), "the supply's voltage is too low"),
     ],
