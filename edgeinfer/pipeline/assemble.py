@@ -33,10 +33,11 @@ def open_pipeline(
 ) -> Pipeline:
     """Open the source, the model and then the outputs that the words name; on an error what is open is closed again.
 
-    An output that exists is begun anew, once everything before it is open. `sinks` are added to those of the
-    configuration; `node` is this machine's name unless said otherwise; of pipelines that are opened with the same
-    `devices` those with the same model on the same device share it; `on_done` is called when it has ended. A `patient`
-    one takes a camera or stream that cannot be opened for one that is lost, and begins as soon as it is there.
+    An output that exists is begun anew, once everything before it is open; that of a `patient` pipeline, whose runs
+    follow each other, goes on where it can. `sinks` are added to those of the configuration; `node` is this machine's
+    name unless said otherwise; of pipelines that are opened with the same `devices` those with the same model on the
+    same device share it; `on_done` is called when it has ended. A `patient` one takes a camera or stream that cannot be
+    opened for one that is lost, and begins as soon as it is there.
     Raises UsageError, ModelError, DeviceNotFound, SourceError, OutputError.
     """
     clock = clock or Clock()
@@ -58,7 +59,7 @@ def open_pipeline(
         model = open_model_of(config, config.model, live=source.live, node=node, clock=clock, devices=devices)
         opened.callback(model.close)
         _check_lighter(config, model.bundle)
-        sink_options = SinkOptions(fps=source.fps, live=source.live)
+        sink_options = SinkOptions(fps=source.fps, live=source.live, append=patient)
         outputs = list(sinks)
         for word in config.output:
             outputs.append(open_sink(word, sink_options))

@@ -19,10 +19,12 @@ class SinkOptions:
     """What a sink may want to know beforehand. fps: nominal rate of the source, None where not known.
 
     live: frames may be missing between two results, so that their times and not their number count.
+    append: go on at the end of a table or of lines that are there already; without it, and every video, begins anew.
     """
 
     fps: float | None = None
     live: bool = False
+    append: bool = False
 
 
 class Sink(Protocol):

@@ -39,7 +39,9 @@ class CsvSink:
 
     def __init__(self, uri: str, options: SinkOptions) -> None:
         self.uri = uri
-        self._file = LineFile(uri)
+        self._file = LineFile(uri, append=options.append)
+        if not self._file.is_empty:
+            return
         try:
             self._file.write(_rows([COLUMNS]))
         except OutputError:

@@ -17,7 +17,7 @@ class JsonlSink:
 
     def __init__(self, uri: str, options: SinkOptions) -> None:
         self.uri = uri
-        self._file = LineFile(uri)
+        self._file = LineFile(uri, append=options.append)
 
     def write(self, result: Result, frame: Frame | None) -> None:
         self._file.write(result.to_json() + b"\n")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeinfer.clock import Clock
 from edgeinfer.config import Config, PipelineConfig, UplinkConfig
 from edgeinfer.errors import ConfigError, SourceError, UsageError
 from edgeinfer.node import Node
@@ -176,3 +177,83 @@ def test_the_uplink_is_read_at_the_start_only(started):
     file.config = Config(pipeline=(pipeline("a"),), uplink=UplinkConfig(url="mqtt://localhost"))
     with pytest.raises(UsageError, match="at the start only"):
         node.reload()
+
+
+class Hour:
+    """A clock that a test moves; the wall clock stays."""
+
+    def __init__(self) -> None:
+        self.now_ns = time.monotonic_ns()
+        self.clock = Clock(monotonic_ns=lambda: self.now_ns)
+
+    def pass_by(self, seconds: float) -> None:
+        self.now_ns += round(seconds * 1e9)
+
+
+@pytest.fixture
+def patient():
+    nodes: list[Node] = []
+
+    def start(*pipelines: PipelineConfig, clock: Clock | None = None, reread=None) -> Node:
+        nodes.append(Node(Config(pipeline=pipelines), patient=True, clock=clock, reread=reread))
+        nodes[-1].start()
+        return nodes[-1]
+
+    yield start
+    for node in nodes:
+        node.close()
+
+
+def test_a_patient_node_takes_a_missing_camera_for_a_lost_one(patient):
+    node = patient(pipeline("a", source="/dev/video77"))
+    wait_until(lambda: node.pipelines[0].state.startswith("degraded"))
+    assert node.pipelines[0].state == "degraded: no source yet: camera '/dev/video77': there is no /dev/video77"
+    assert node.troubles == {}
+    assert node.pipelines[0].work() is None
+
+
+def test_a_patient_node_opens_what_it_can_and_tries_the_rest_again(patient, tmp_path):
+    late, hour = tmp_path / "late.ppm", Hour()
+    node = patient(pipeline("a"), pipeline("b", source=str(late)), clock=hour.clock)
+    assert [each.name for each in node.pipelines] == ["a"]
+    assert "late.ppm" in node.troubles["b"]
+    late.write_bytes(b"P6 2 2 255\n" + bytes(12))
+    node.mend()
+    assert "b" in node.troubles  # Not due yet.
+    hour.pass_by(1)
+    node.mend()
+    assert node.troubles == {}
+    wait_until(lambda: published(node, "b") == 1)
+
+
+def test_what_ends_with_an_error_is_opened_again_after_a_while_that_grows(patient, caplog):
+    hour = Hour()
+    node = patient(pipeline("a", device="fake:fail_at=3"), pipeline("b"), clock=hour.clock)
+    for delay_s in (0.6, 1.2, 2.4):
+        dying = node.pipelines[0] if node.pipelines[0].name == "a" else node.pipelines[-1]
+        assert dying.wait(60)
+        node.mend()
+        assert "fake failed at run 3" in node.troubles["a"]
+        hour.pass_by(delay_s * 0.5)
+        node.mend()
+        assert "a" in node.troubles
+        hour.pass_by(delay_s * 0.6)
+        node.mend()
+        assert node.troubles == {}
+    assert sum("does not run" in line for line in caplog.messages) == 3
+
+
+def test_of_a_patient_node_with_nothing_to_run_the_first_error_is_raised():
+    with pytest.raises(SourceError, match="no-such-file"):
+        Node(Config(pipeline=(pipeline("a", source="no-such-file.mp4"),)), patient=True)
+
+
+def test_a_patient_node_keeps_trying_what_a_reload_wants_and_forgets_what_it_does_not(patient, tmp_path):
+    file = Rereads(pipeline("a"), pipeline("b", source="no-such-file.mp4"))
+    node = patient(*file.config.pipeline, reread=file)
+    assert set(node.troubles) == {"b"}
+    file.config = Config(pipeline=(pipeline("a"), pipeline("c", source="nor-this.mp4")))
+    node.reload()
+    node.apply_reload()
+    assert set(node.troubles) == {"c"}
+    assert node.pipelines[0].state == "ok"

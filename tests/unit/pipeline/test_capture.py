@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 
+from edgeinfer.clock import Clock
 from edgeinfer.errors import SourceError, SourceLost
 from edgeinfer.frame import Frame
 from edgeinfer.metrics import Tally
@@ -201,3 +202,54 @@ def test_stopping_closes_the_source():
     handoff.get(5)
     capture.stop()
     assert source.closed.wait(5)
+
+
+def test_a_patient_one_takes_a_source_without_a_first_frame_for_one_that_is_lost():
+    absent, later = ScriptedSource(SourceLost("no such camera")), ScriptedSource("frame", "end")
+    handoff, tally, tape = BoundedQueue(size=100), Tally(), Tape()
+    troubles = []
+
+    def reopen():
+        troubles.append(capture.trouble)
+        return later
+
+    capture = Capture(absent, reopen, handoff, tally, patient=True, wait=tape)
+    capture.start()
+    assert drain(handoff) == [0]
+    assert troubles == ["no source yet: no such camera"]
+    assert capture.trouble is None
+    assert absent.closed.is_set()
+    assert tally["source.lost"] == 1
+
+
+def test_a_patient_one_still_ends_with_a_file_that_is_damaged():
+    source = ScriptedSource(SourceError("cut off"), live=False)
+    handoff = BoundedQueue()
+    Capture(source, lambda: source, handoff, Tally(), patient=True).start()
+    with pytest.raises(SourceError, match="cut off"):
+        handoff.get(5)
+
+
+def test_since_when_a_source_is_being_opened_is_seen():
+    begun, go_on = threading.Event(), threading.Event()
+
+    def reopen():
+        begun.set()
+        assert go_on.wait(60)
+        return ScriptedSource("frame", "end")
+
+    handoff = BoundedQueue()
+    capture = Capture(
+        ScriptedSource("frame", SourceLost("unplugged")),
+        reopen,
+        handoff,
+        Tally(),
+        wait=Tape(),
+        clock=Clock(monotonic_ns=lambda: 7),
+    )
+    capture.start()
+    assert begun.wait(60)
+    assert capture.opening_since_ns == 7
+    go_on.set()
+    assert drain(handoff) == [0, 1]
+    assert capture.opening_since_ns is None

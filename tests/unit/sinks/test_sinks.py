@@ -57,6 +57,25 @@ def test_json_lines_are_there_before_the_sink_is_closed(tmp_path, make_result, r
         sink.write(make_result(3), None)
 
 
+@pytest.mark.parametrize(("name", "lines"), [("out.jsonl", 2), ("out.csv", 3)])
+def test_lines_and_tables_go_on_where_they_are_wanted_to(tmp_path, make_result, name, lines):
+    path = tmp_path / name
+    for seq in range(2):
+        with closing(open_sink(str(path), SinkOptions(append=True))) as sink:
+            sink.write(make_result(seq), None)
+    assert len(path.read_text().splitlines()) == lines
+
+
+def test_a_line_that_a_power_cut_left_unfinished_is_ended_first(tmp_path, make_result):
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(b'{"schema":"edgeinf')
+    with closing(open_sink(str(path), SinkOptions(append=True))) as sink:
+        sink.write(make_result(7), None)
+    broken, whole = path.read_bytes().splitlines()
+    assert broken == b'{"schema":"edgeinf'
+    assert b'"seq":7' in whole
+
+
 def test_csv_has_a_row_per_object_and_quotes_commas(tmp_path, make_result, a_class):
     path = tmp_path / "out.csv"
     sink = open_sink(str(path), OPTIONS)
