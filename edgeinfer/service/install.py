@@ -27,6 +27,8 @@ _PLACES = {
 _CONFIG, _STATE = "etc/edgeinfer", "var/lib/edgeinfer"
 # What the unit's sandbox hides from it.
 _HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
+# What the udev rules are for: other devices are left in peace.
+_DEVICE_KINDS = ("video4linux", "media", "drm", "usb", "tty", "apex", "hailo_chardev", "accel", "dma_heap")
 _COMMAND_S = 120.0
 _SHOWN = (
     "ActiveState",
@@ -174,7 +176,8 @@ class Installation:
         yield self._command("systemctl", "daemon-reload")
         # A container has no devices of its own to look after.
         yield self._command("udevadm", "control", "--reload", may_fail=True)
-        yield self._command("udevadm", "trigger", "--action=change", may_fail=True)
+        kinds = [f"--subsystem-match={each}" for each in _DEVICE_KINDS]
+        yield self._command("udevadm", "trigger", "--action=change", *kinds, may_fail=True)
 
     def _command(self, *words: str, may_fail: bool = False) -> Command:
         return Command(words, self._run, may_fail)

@@ -11,7 +11,7 @@ import pytest
 from edgeinfer.config import Config, PipelineConfig
 from edgeinfer.errors import ConfigError, ModelError
 from edgeinfer.node import Node
-from edgeinfer.pipeline import Work
+from edgeinfer.pipeline import Report, Work
 from edgeinfer.service import Heart, Service
 from edgeinfer.service.restarts import Restarts
 from edgeinfer.service.status import Status
@@ -180,31 +180,34 @@ class Standing:
 
     name = "door"
 
-    def __init__(self, work: Work | None, usual_ms: float = 10.0) -> None:
-        self._work, self._usual_ms = work, usual_ms
+    def __init__(self, work: Work | None, usual_ms: float = 10.0, results: int = 100) -> None:
+        self._work, self._usual_ms, self._results = work, usual_ms, results
 
     def work(self) -> Work | None:
         return self._work
 
-    def report(self):
-        class Report:
-            stage_ms = {"infer": self._usual_ms}  # noqa: RUF012 - read once
-
-        return Report
+    def report(self) -> Report:
+        counts = {"captured": 1 + self._results}
+        return Report(self._results, self._results, 1.0, counts, {"infer": self._usual_ms}, {}, None)
 
 
 @pytest.mark.parametrize(
-    ("work", "usual_ms", "expected"),
+    ("standing", "expected"),
     [
-        (None, 10, None),
-        (Work("a frame is in work", 990 * 10**9), 10, None),
-        (Work("a frame is in work", 970 * 10**9), 10, "pipeline door: a frame is in work for 30 s"),
-        (Work("a frame is in work", 970 * 10**9), 7000, None),
-        (Work("its source is being opened", 900 * 10**9), 10, "pipeline door: its source is being opened for 100 s"),
+        (Standing(None), None),
+        (Standing(Work("a frame is in work", 990 * 10**9)), None),
+        (Standing(Work("a frame is in work", 970 * 10**9)), "pipeline door: a frame is in work for 30 s"),
+        (Standing(Work("a frame is in work", 970 * 10**9), usual_ms=7000), None),
+        (Standing(Work("a frame is in work", 970 * 10**9), results=0), None),
+        (Standing(Work("a frame is in work", 920 * 10**9), results=0), "pipeline door: a frame is in work for 80 s"),
+        (
+            Standing(Work("its source is being opened", 900 * 10**9)),
+            "pipeline door: its source is being opened for 100 s",
+        ),
     ],
 )
-def test_who_waits_is_well_and_who_works_on_one_thing_for_too_long_hangs(time, work, usual_ms, expected):
-    assert Watch(18, time.clock).hangs([Standing(work, usual_ms)]) == expected
+def test_who_waits_is_well_and_who_works_on_one_thing_for_too_long_hangs(time, standing, expected):
+    assert Watch(18, time.clock).hangs([standing]) == expected
 
 
 def test_a_hung_run_of_a_model_is_no_sign_of_life(systemd, time):
