@@ -81,6 +81,9 @@ class Service:
             opened.callback(node.close)
             self._begun_s = self._now_s()
             node.start()
+            for pipeline in node.pipelines:
+                if not pipeline.outputs:
+                    log.info("pipeline %s has no output: what it finds goes nowhere", pipeline.name)
             heart = Heart(node, self._notifier, self._clock)
             opened.callback(heart.close)
             heart.start()

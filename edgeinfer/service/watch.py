@@ -9,15 +9,16 @@ from edgeinfer.pipeline import Pipeline
 
 # A device that takes long for every frame does not hang with the next one.
 _TIMES_USUAL = 5.0
-# Of the first frame nothing is known, and some devices prepare much with it.
-_TIMES_FIRST = 4.0
+# Opening a device or a source takes longer than a frame; some devices prepare much with their first one, too.
+_TIMES_OPENING = 4.0
 
 
 class Watch:
     """Holds each pipeline against what it is at. A frame that was taken up has to come to a result, or to a drop that
-    is counted by its reason, within `patience_s`, or five times what frames took so far where that is longer; the first
-    within four times that. Opening a source has to succeed or fail within `patience_s`. Who has nothing to do but wait
-    is well: paused, no frame, none due, a source that is lost and tried again."""
+    is counted by its reason, within `patience_s`, or five times what frames took so far where that is longer. Within
+    four times `patience_s` where it is the first, or something is amiss: a frame whose device was lost waits for the
+    next one to be opened, and a source has so long to be opened again. Who has nothing to do but wait is well: paused,
+    no frame, none due, a source that is lost and tried again."""
 
     def __init__(self, patience_s: float, clock: Clock | None = None) -> None:
         self._patience_s = patience_s
@@ -30,12 +31,12 @@ class Watch:
             if work is None:
                 continue
             for_s = (self._clock.monotonic_ns() - work.since_ns) / 1e9
-            if for_s > self._patience_s and for_s > self._usual_s(pipeline):
+            if for_s > self._patience_s and for_s > self._may_take_s(pipeline):
                 return f"pipeline {pipeline.name}: {work.what} for {for_s:.0f} s"
         return None
 
-    def _usual_s(self, pipeline: Pipeline) -> float:
+    def _may_take_s(self, pipeline: Pipeline) -> float:
         report = pipeline.report()
-        if not report.results:
-            return self._patience_s * _TIMES_FIRST if report.counts.get("captured") else 0.0
-        return _TIMES_USUAL * sum(report.stage_ms.values()) / 1e3
+        usual_s = _TIMES_USUAL * sum(report.stage_ms.values()) / 1e3
+        is_opening = not report.results or pipeline.state != "ok"
+        return max(usual_s, self._patience_s * _TIMES_OPENING) if is_opening else usual_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -20,6 +21,8 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(BUILD_S + BOOT_S + 300)]
 @pytest.fixture(scope="module")
 def package(machine) -> Path:
     """A folder with the package for the machine's Python; uncompressed, since an emulated machine unpacks it."""
+    if os.environ.get("EDGEINFER_TEST_VM") != "all":
+        pytest.skip("takes a quarter of an hour: set EDGEINFER_TEST_VM=all")
     if shutil.which("dpkg-deb") is None:
         pytest.skip("no dpkg-deb on this machine (Debian package dpkg)")
     folder = machine.folder / "deb"

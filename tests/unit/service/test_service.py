@@ -180,8 +180,9 @@ class Standing:
 
     name = "door"
 
-    def __init__(self, work: Work | None, usual_ms: float = 10.0, results: int = 100) -> None:
+    def __init__(self, work: Work | None, *, usual_ms: float = 10.0, results: int = 100, state: str = "ok") -> None:
         self._work, self._usual_ms, self._results = work, usual_ms, results
+        self.state = state
 
     def work(self) -> Work | None:
         return self._work
@@ -200,8 +201,9 @@ class Standing:
         (Standing(Work("a frame is in work", 970 * 10**9), usual_ms=7000), None),
         (Standing(Work("a frame is in work", 970 * 10**9), results=0), None),
         (Standing(Work("a frame is in work", 920 * 10**9), results=0), "pipeline door: a frame is in work for 80 s"),
+        (Standing(Work("a frame is in work", 970 * 10**9), state="degraded: cpu died"), None),
         (
-            Standing(Work("its source is being opened", 900 * 10**9)),
+            Standing(Work("its source is being opened", 900 * 10**9), state="degraded: source lost"),
             "pipeline door: its source is being opened for 100 s",
         ),
     ],
