@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import threading
+from contextlib import suppress
 
 import uvicorn
 
@@ -30,7 +31,7 @@ class Server:
         self._watch = watch
         self._socket = _listen(listen)
         self.port: int = self._socket.getsockname()[1]
-        self._uvicorn = uvicorn.Server(
+        self._uvicorn = _Uvicorn(
             uvicorn.Config(
                 make_app(watch, access, port=self.port, is_closing=lambda: self._uvicorn.should_exit),
                 http="h11",
@@ -41,6 +42,7 @@ class Server:
                 log_level=logging.ERROR,
                 access_log=False,
                 server_header=False,
+                date_header=False,  # It would be renewed by the looks that are left out.
                 proxy_headers=False,
                 limit_concurrency=_CONNECTIONS_MAX,
                 h11_max_incomplete_event_size=_HEAD_BYTES_MAX,
@@ -54,7 +56,7 @@ class Server:
 
     def close(self) -> None:
         """May be called twice."""
-        self._uvicorn.should_exit = True
+        self._uvicorn.end()
         if self._thread.ident is not None:
             self._thread.join(_CLOSE_S)
         self._socket.close()
@@ -79,6 +81,27 @@ class Server:
                 await asyncio.sleep(_LOOK_EVERY_S)
         except Exception:
             log.exception("the page's numbers are given up")
+
+
+class _Uvicorn(uvicorn.Server):
+    """Waits to be ended, rather than to look ten times a second, which costs more than all else that is idle here."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ending = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def main_loop(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        if not self.should_exit:
+            await self._ending.wait()
+
+    def end(self) -> None:
+        """By any thread."""
+        self.should_exit = True
+        if self._loop is not None:
+            with suppress(RuntimeError):  # It has ended.
+                self._loop.call_soon_threadsafe(self._ending.set)
 
 
 def _listen(listen: Listen) -> socket.socket:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import re
 import socket
 import time
 from contextlib import closing, contextmanager, suppress
@@ -181,8 +182,7 @@ def test_metrics_are_as_prometheus_reads_them():
         assert answer.status == 200
         assert answer.getheader("content-type").startswith("text/plain; version=")
         found = {family.name: family for family in text_string_to_metric_families(body.decode())}
-    info = found["edgeinfer"].samples if "edgeinfer" in found else found["edgeinfer_info"].samples
-    assert info[0].labels["node"] == "pi-7"
+    assert found["edgeinfer_info"].samples[0].labels["node"] == "pi-7"
     frames = {(each.labels["pipeline"], each.labels["stage"]): each.value for each in found["edgeinfer_frames"].samples}
     assert frames["a", "published"] >= 1
     assert frames["b", "captured"] >= frames["b", "inferred"] >= 1
@@ -195,6 +195,19 @@ def test_metrics_are_as_prometheus_reads_them():
     assert {(each.labels["pipeline"], each.labels["state"]) for each in ok} == {("a", "ok"), ("b", "ok")}
     assert found["edgeinfer_uplink_connected"].samples[0].value == 0
     assert {"edgeinfer_spool_messages", "edgeinfer_device", "process_resident_memory_bytes"} <= found.keys()
+
+
+def test_the_dashboard_asks_for_what_a_node_tells():
+    dashboard = (Path(__file__).parents[3] / "docs" / "grafana.json").read_text()
+    asked = set(re.findall(r"(?:edgeinfer|process)_[a-z_]+", " ".join(re.findall(r'"expr": "(.*)"', dashboard))))
+    with site(uplink=UplinkConfig(url="mqtt://127.0.0.1:1")) as here:
+        here.wait_for_results()
+        told = here.ask("/metrics")[1].decode()
+    families = set(re.findall(r"^# TYPE (\S+) histogram$", told, re.M))
+    names = set(re.findall(r"^# TYPE (\S+)", told, re.M))
+    names |= {f"{family}_{part}" for family in families for part in ("bucket", "sum", "count")}
+    assert asked - names == set()
+    assert len(asked) > 15
 
 
 def test_the_page_may_load_nothing_from_elsewhere_and_stand_in_no_frame():
