@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import ipaddress
 import os
@@ -93,11 +94,10 @@ class Access:
         return hmac.digest((self.token or "").encode(), b"edgeinfer page", "sha256").hex()
 
     def has_token(self, authorization: str | None, cookie: str | None) -> bool:
-        """By the header `Authorization: Bearer …`, or by the cookie."""
+        """By the header `Authorization: Bearer …`, as the password of `Basic …`, or by the cookie."""
         if self.token is None:
             return False
-        scheme, _, brought = (authorization or "").partition(" ")
-        if scheme.lower() == "bearer" and self.is_token(brought.strip()):
+        if authorization is not None and self.is_token(_brought(authorization)):
             return True
         return cookie is not None and hmac.compare_digest(cookie.encode(), self.cookie.encode())
 
@@ -107,6 +107,18 @@ class Access:
     def is_ours(self, host: str) -> bool:
         """Whether the header `Host` is a name of this machine."""
         return _name_of(host) in _LOCAL_NAMES or _name_of(host) in self.hosts
+
+
+def _brought(authorization: str) -> str:
+    scheme, _, words = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return words.strip()
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(words, validate=True).decode("ascii").partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def is_same_origin(headers: Mapping[str, str]) -> bool:

@@ -174,6 +174,7 @@ class _Answers:
             act = self._action(request.path_params["name"], request.path_params["action"], await _body(request))
             # It may wait for a frame in work.
             await asyncio.to_thread(act)
+            log.info("by the page: %s of pipeline %s", request.path_params["action"], request.path_params["name"])
         except EdgeInferError as refused:
             return _error(400, str(refused))
         return Response(status_code=204)
@@ -211,7 +212,6 @@ class _Answers:
             score_min = msgspec.json.decode(body, type=Threshold).score_min
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as refused:
             raise UsageError(f"threshold: {refused}") from refused
-        log.info("the page sets score_min of pipeline %s to %g", name, score_min)
         return lambda: node.set_score_min(name, score_min)
 
 

@@ -9,6 +9,7 @@ import threading
 from contextlib import suppress
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgeinfer.errors import UsageError
 from edgeinfer.web.access import Access, Listen
@@ -19,7 +20,8 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 1.0
 _CLOSE_S = 3.0
-_CONNECTIONS_MAX = 40
+_ANSWERED_MAX, _CONNECTIONS_MAX = 40, 60
+_FIRST_REQUEST_S = 10.0
 _HEAD_BYTES_MAX = 16_384
 _UNANSWERED_MS = 20_000
 
@@ -34,7 +36,7 @@ class Server:
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
                 make_app(watch, access, port=self.port, is_closing=lambda: self._uvicorn.should_exit),
-                http="h11",
+                http=_Protocol,
                 ws="none",
                 loop="asyncio",
                 lifespan="off",
@@ -44,7 +46,7 @@ class Server:
                 server_header=False,
                 date_header=False,  # It would be renewed by the looks that are left out.
                 proxy_headers=False,
-                limit_concurrency=_CONNECTIONS_MAX,
+                limit_concurrency=_ANSWERED_MAX,
                 h11_max_incomplete_event_size=_HEAD_BYTES_MAX,
                 timeout_graceful_shutdown=1,
             )
@@ -81,6 +83,28 @@ class Server:
                 await asyncio.sleep(_LOOK_EVERY_S)
         except Exception:
             log.exception("the page's numbers are given up")
+
+
+class _Protocol(H11Protocol):
+    """Hangs up on whoever asks for nothing, and on the one too many: strangers must not use up our open files."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # As uvicorn's own.
+        super().connection_made(transport)
+        if len(self.connections) > _CONNECTIONS_MAX:
+            transport.abort()
+        else:
+            self._deadline = self.loop.call_later(_FIRST_REQUEST_S, self._hang_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def _hang_up(self) -> None:
+        if self.cycle is None:
+            self.transport.abort()
 
 
 class _Uvicorn(uvicorn.Server):

@@ -49,7 +49,7 @@ def test_it_shows_each_pipeline_with_its_state(url, token, capsys):
     assert "fake" in door
     assert hall.split()[:2] == ["hall", "paused"]
     assert any(line.startswith("PROCESS") for line in lines)
-    assert max(map(len, lines)) <= 100
+    assert max(map(len, lines)) <= 120
 
 
 def test_without_the_token_it_says_which_flag_brings_it(url, capsys):

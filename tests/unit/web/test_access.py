@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 
 import pytest
@@ -75,6 +76,7 @@ def test_the_token_is_taken_as_bearer_and_as_cookie_and_nothing_else():
     assert access.has_token(f"Bearer {TOKEN}", None)
     assert access.has_token(f"bearer {TOKEN}", None)
     assert access.has_token(None, access.cookie)
+    assert access.has_token("Basic " + base64.b64encode(f"user:{TOKEN}".encode()).decode(), None)
     for authorization, cookie in [
         (None, None),
         (f"Basic {TOKEN}", None),

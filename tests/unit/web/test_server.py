@@ -6,9 +6,10 @@ import http.client
 import json
 import logging
 import re
+import select
 import socket
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -316,6 +317,16 @@ def test_nonsense_from_the_network_hurts_nobody(nonsense):
             while stranger.recv(65536):
                 pass
         assert here.json("/healthz")["condition"] == "ok"
+
+
+def test_strangers_that_hold_connections_open_do_not_use_up_the_files_of_the_node():
+    with site() as here, ExitStack() as held:
+        where = ("127.0.0.1", here.port)
+        strangers = [held.enter_context(closing(socket.create_connection(where))) for _ in range(100)]
+        # What can be read from them is that they were hung up on.
+        here.wait_for(lambda: len(select.select(strangers, [], [], 0)[0]) == 100 - 60)
+        held.close()
+        here.wait_for(lambda: here.ask("/healthz")[0].status == 200)
 
 
 def test_every_file_of_the_page_is_served_or_asked_for():
