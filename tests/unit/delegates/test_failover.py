@@ -182,6 +182,24 @@ def test_a_run_that_fails_is_run_elsewhere_with_the_same_input(open_, rack, capl
     assert rack.opened == [(1, False)]
 
 
+def test_the_ladder_tells_of_each_rung_from_the_best(open_, rack):
+    rack.faults[0] = Faults(fail_at=2)
+    runtime = open_()
+    infer(runtime, 1)
+    assert list(runtime.ladder.items()) == [("best", "in use"), ("good", "ready"), ("last", "ready")]
+    infer(runtime, 2)
+    assert runtime.ladder == {"best": "lost: fake failed at run 2, as asked", "good": "in use", "last": "ready"}
+
+
+def test_of_a_ladder_that_is_down_no_rung_is_in_use(open_, rack):
+    rack.faults[0] = Faults(fail_at=1)
+    rack.missing = {1: "good is unplugged", 2: "last is on fire"}
+    runtime = open_()
+    with pytest.raises(RuntimeFailed):
+        infer(runtime, 1)
+    assert all(word.startswith("lost: ") for word in runtime.ladder.values())
+
+
 def test_nan_from_a_suspect_is_a_failure(open_, rack):
     rack.faults[0] = Faults(nan_at=2)
     runtime = open_(suspects=(0, 1))
