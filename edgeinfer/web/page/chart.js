@@ -57,7 +57,7 @@ export class Chart {
   draw(seconds) {
     this.seconds = seconds.slice(-SECONDS);
     this.span = Math.max(SECONDS_MIN, this.seconds.length);
-    this.begin.textContent = this.span < 120 ? `${this.span} s ago` : `${Math.round(this.span / 60)} min ago`;
+    this.begin.textContent = this.span < 90 ? `${this.span} s ago` : `${Math.round(this.span / 6) / 10} min ago`;
     const numbers = this.seconds.flatMap((each) => [this.of(each), this.extreme ? this.extreme(each) : null]);
     this.max = ceiling(Math.max(0, ...numbers.filter((each) => each !== null)));
     this.top.textContent = `${this.max} ${this.unit}`;

@@ -174,7 +174,7 @@ class Card {
     this.frame.classList.toggle("stale", isStale || !isLive);
     let text = "live";
     if (word === "paused" || word === "stopped" || word === "failed" || word === "down") text = word;
-    else if (whyLost(state.state)) text = "camera away";
+    else if (isAway(state.state)) text = "camera away";
     else if (state.since_last_s === null) text = "no result yet";
     else if (isStale) text = `last result ${duration(state.since_last_s)} ago`;
     else if (!isLive) text = "not watched";
@@ -213,7 +213,7 @@ class Card {
   }
 }
 
-const whyLost = (state) => state.includes("source lost");
+const isAway = (state) => /source lost|no source yet/.test(state);
 const cardOf = new WeakMap();
 const visible = new IntersectionObserver((entries) => {
   for (const entry of entries) cardOf.get(entry.target).isInView = entry.isIntersecting;
