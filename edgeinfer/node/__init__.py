@@ -229,7 +229,7 @@ class Node:
         """Try again what does not run, where it is due. Of a patient node, by whoever waits."""
         for pipeline in self.pipelines:
             ended_with = pipeline.report().error if pipeline.wait(0) else None
-            failed = self._config_of(pipeline.name)
+            failed = self._words_of(pipeline.name)
             if ended_with is not None and failed is not None:
                 self._trials.fail(failed, ended_with)
                 self._end(pipeline.name)
