@@ -690,6 +690,15 @@ def test_at_the_end_all_that_waits_is_sent_and_the_node_says_that_it_stopped(sit
     assert node.statuses() == [("online", None), ("stopped", None)]
 
 
+def test_the_word_that_it_stopped_is_the_last_one(site):
+    node = site(MemoryBroker(receive_max=2))
+    node.run()
+    node.accept(30)
+    node.close()
+    assert node.numbers() == list(range(1, 31))
+    assert json.loads(node.broker.taken[-1].payload)["data"]["state"] == "stopped"
+
+
 def test_an_end_before_the_first_connection_waits_for_it(site):
     node = site()
     node.accept(30)
