@@ -321,11 +321,6 @@ def test_a_bug_in_a_pipeline_is_one_line_and_debug_shows_where(edgeinfer, enviro
     assert "in <lambda>" in edgeinfer("--debug", *words).err
 
 
-@pytest.mark.parametrize("flag", ["--web=127.0.0.1:80"])
-def test_a_flag_that_is_still_to_come_says_so(edgeinfer, flag):
-    assert_one_line(edgeinfer("run", flag), 2, "this version has no --")
-
-
 def test_a_folder_that_is_gone_is_said(edgeinfer, environment, tmp_path):
     gone = tmp_path / "gone"
     gone.mkdir()
