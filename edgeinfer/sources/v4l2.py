@@ -15,6 +15,7 @@ _ENUM_FRAMESIZES, _SIZE = 0xC02C564A, struct.Struct("=3I6I2I")
 _ENUM_FRAMEINTERVALS, _INTERVAL = 0xC034564B, struct.Struct("=5I6I2I")
 _CAPTURE_KINDS = (1, 9)  # V4L2_BUF_TYPE_VIDEO_CAPTURE, …_MPLANE
 _DISCRETE = 1
+_BIG_ENDIAN = 1 << 31
 _ENTRIES_MAX = 256  # A broken driver may never come to an end.
 
 Ask = Callable[[int, bytes], bytes]
@@ -59,7 +60,7 @@ def modes_by(ask: Ask) -> Iterator[Mode]:
 
 
 def _sizes(ask: Ask, code: int) -> Iterator[Mode]:
-    name = code.to_bytes(4, "little").decode("ascii", "replace").rstrip()
+    name = _name(code)
     for index in range(_ENTRIES_MAX):
         answer = _asked(ask, _ENUM_FRAMESIZES, _SIZE, index, code, *[0] * 9)
         if answer is None:
@@ -71,6 +72,12 @@ def _sizes(ask: Ask, code: int) -> Iterator[Mode]:
             least_width, width, _, least_height, height = map(int, answer[3:8])
             yield Mode(name, width, height, _fps(ask, code, width, height), (least_width, least_height))
             return  # A range is the only entry.
+
+
+def _name(code: int) -> str:
+    """The four letters; of big-endian pixels, which the highest bit says, with -BE behind them as v4l2-ctl has it."""
+    letters = (code & ~_BIG_ENDIAN).to_bytes(4, "little").decode("ascii", "replace")
+    return f"{letters}-BE" if code & _BIG_ENDIAN else letters.rstrip()
 
 
 def _fps(ask: Ask, code: int, width: int, height: int) -> float | None:

@@ -120,13 +120,14 @@ def what_a_camera_offers_is_listed_as_v4l2_ctl_does() -> None:
         )
         sizes = set()
         for line in listed.stdout.splitlines():
-            if found := re.match(r"\s*\[\d+\]: '(.{4})'", line):
+            if found := re.match(r"\s*\[\d+\]: '(.{4}(?:-BE)?)'", line):
                 name = found[1].rstrip()
             elif found := re.match(r"\s*Size: Discrete (\d+)x(\d+)", line):
                 sizes.add((name, int(found[1]), int(found[2])))
         offered = modes(Path(node))
         assert sizes, listed.stdout
-        assert {(each.pixel_format, each.width, each.height) for each in offered} == sizes, offered
+        ours = {(each.pixel_format, each.width, each.height) for each in offered}
+        assert ours == sizes, f"only ours {ours - sizes}, only v4l2-ctl's {sizes - ours}"
         assert all(each.fps for each in offered), offered
 
 
