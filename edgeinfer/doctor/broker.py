@@ -55,8 +55,7 @@ def why_not(config: UplinkConfig, *, patience_s: float = _PATIENCE_S) -> str | N
             for event in link.turn(0.2):
                 if isinstance(event, Connected):
                     return None
-                # At once it is tried again where the broker speaks another version of MQTT.
-                if isinstance(event, Lost) and event.retry_s >= 1:
+                if isinstance(event, Lost):
                     return event.reason
     finally:
         link.close(1.0)

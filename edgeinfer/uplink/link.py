@@ -43,6 +43,10 @@ _PACKET_MAX = 256 << 10  # Of what the broker may send us.
 _STEADY_S = 30.0
 _LONGEST_NAP_S = 5.0
 _GUESS_AGAIN_S = 0.1
+# A broker that does not know MQTT 5 may wait for the rest of a CONNECT that is all there. Whoever knows it answers at
+# once: waited for is this, or so many times what the connection took to come about, which several round trips are in.
+_GUESS_AFTER_S = 2.0
+_GUESS_AFTER_DIALS = 10
 _SHORT_LIFE_S, _SHORT_LIVES_MAX = 5.0, 5
 # Of packets that we publish. The client numbers its own, a few of them, from 1.
 _FIRST_ID, _LAST_ID = 0x4000, 0xFFFF
@@ -100,9 +104,9 @@ class MqttLink:
         self._will: Callable[[], Publication] | None = None
         self._events: list[Event] = []
         self._version: Version = "5"
-        self._has_spoken_5 = self._is_told = False
+        self._has_spoken_5 = self._has_refused_5 = self._is_told = False
         self._attempt = self._short_lives = 0
-        self._up_since_s = 0.0
+        self._dialled_at_s = self._up_since_s = 0.0
         self._retry_at_s = inf
         self._give_up_at_s = inf
         self._dialling: threading.Thread | None = None
@@ -174,7 +178,7 @@ class MqttLink:
             self._retry_at_s = now_s + 1.0  # The last attempt still hangs: there is never more than one.
             return
         self._attempt += 1
-        self._retry_at_s, self._give_up_at_s = inf, now_s + self._timeouts.all_s
+        self._dialled_at_s, self._retry_at_s, self._give_up_at_s = now_s, inf, now_s + self._timeouts.all_s
         self._dialling = threading.Thread(target=self._dial, args=(self._attempt,), name="uplink dial", daemon=True)
         self._dialling.start()
 
@@ -223,7 +227,11 @@ class MqttLink:
             packet_max=self._packet_max,
             first_token=self._attempt << 16,
         )
-        self._give_up_at_s = self._now_s() + self._timeouts.greeting_s
+        now_s, patience_s = self._now_s(), self._timeouts.greeting_s
+        if self._version == "5" and not self._has_spoken_5:
+            dial_s = now_s - self._dialled_at_s
+            patience_s = min(patience_s, max(_GUESS_AFTER_S, _GUESS_AFTER_DIALS * dial_s))
+        self._give_up_at_s = now_s + patience_s
         self._session.write()
 
     # While there is one.
@@ -268,20 +276,29 @@ class MqttLink:
         session.wire.end()
         reason = _with_our_end(end.reason, session.address, self._clock)
         if not session.is_up and end.code == _UNSUPPORTED_VERSION and session.version == "5":
-            self._version = "3.1.1"
-            self._lose(reason, retry_s=0.0)
+            self._has_refused_5 = True
+            self._greet_again("3.1.1", after_s=0.0)
         elif not session.is_up and end.code is None and not self._has_spoken_5:
             # Some that know only 3.1.1 hang up without a word, or wait for more. Next time it is the other one.
-            is_guess = session.version == "5"
-            self._version = "3.1.1" if is_guess else "5"
-            self._lose(reason, retry_s=_GUESS_AGAIN_S if is_guess else None)
+            if session.version == "5":
+                self._greet_again("3.1.1", after_s=_GUESS_AGAIN_S)
+            else:
+                self._version = "5"
+                self._lose(reason)
         else:
             self._lose_session(session, end, reason)
+
+    def _greet_again(self, version: Version, *, after_s: float) -> None:
+        """In another version; nothing is lost by that."""
+        self._version = version
+        self._give_up_at_s, self._retry_at_s = inf, self._now_s() + after_s
 
     def _lose_session(self, session: _Session, end: _End, reason: str) -> None:
         lived_s = self._now_s() - self._up_since_s if session.is_up else 0.0
         if session.is_up:
             self._backoff.reset()
+            if not self._has_refused_5:
+                self._version = "5"  # That it knows no better may have been a wrong guess.
         if lived_s >= _STEADY_S:
             self._stolen.reset()
         is_short = session.is_up and end.by_broker and end.code is None and lived_s < _SHORT_LIFE_S
