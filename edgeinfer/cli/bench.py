@@ -141,7 +141,7 @@ def _text(
 
 def _mlperf(stream: SingleStream) -> Iterator[str]:
     bound_ms = stream.p90_early_stopping_ms
-    bound = "too few queries for a bound" if bound_ms is None else f"at most {bound_ms:.2f} ms with 99 % confidence"
+    bound = "too few queries for a bound" if bound_ms is None else f"≤ {bound_ms:.2f} ms with 99 % confidence"
     yield f"MLPerf   single stream, model alone: p90 {stream.percentile_ms(0.9):.2f} ms, {bound} (early stopping)"
     if not stream.is_official:
         yield (

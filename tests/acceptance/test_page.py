@@ -81,7 +81,7 @@ class Reader:
         self.wait_for(
             lambda: (
                 self.script("return [...document.images].filter(e => e.matches('.live') && e.naturalWidth > 0).length")
-                == count
+                >= count
             ),
             f"{count} live pictures",
         )
