@@ -23,7 +23,7 @@ from edgeinfer.delegates.installed import runtime_versions
 from edgeinfer.delegates.ladder import Rung
 from edgeinfer.delegates.plan import Goal, Plan, board_key, write_plan
 from edgeinfer.delegates.trial import Refused
-from edgeinfer.delegates.tune import Progress, Round, Trial, tune, ways
+from edgeinfer.delegates.tune import Measure, Progress, Round, Trial, tune, ways
 from edgeinfer.errors import DeviceNotFound, OutputError, RuntimeFailed, UsageError
 from edgeinfer.model import Model, format_for
 from edgeinfer.pipeline.assemble import overrides_of
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         trials = tune(
             ways(bundle.file, board, config.device),
-            _measure(bundle, source),
+            measuring(bundle, source),
             goal=goal,
             budget_s=arguments.seconds,
             monotonic_s=time.monotonic,
@@ -104,7 +104,8 @@ def _is_live(open_source_again: Callable[[], Source]) -> bool:
     return source.live
 
 
-def _measure(bundle: Bundle, open_source_again: Callable[[], Source]) -> Callable[[Rung, float], Round]:
+def measuring(bundle: Bundle, open_source_again: Callable[[], Source]) -> Measure:
+    """How a way to run this model is measured: proven first, then at work in a pipeline over that source."""
     golden = load_golden(bundle)
 
     def measure(rung: Rung, seconds: float) -> Round:

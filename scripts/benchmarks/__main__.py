@@ -20,6 +20,7 @@ SCENARIOS = (
     "paced",
     "isolation",
     "failover",
+    "search",
     "gate",
     "spool",
     "uplink",
