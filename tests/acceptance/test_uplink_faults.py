@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import paho.mqtt.client as paho
 import pytest
@@ -591,7 +592,7 @@ def test_silence_is_no_proof_that_a_broker_is_old(state):
 class Refusing:
     """A broker of old: refuses MQTT 5 by the word that 3.1.1 has for it, and hangs up; knows which versions came."""
 
-    answers = {4: b"\x20\x02\x00\x01", 5: b"\x20\x02\x00\x01"}
+    answers: ClassVar = {4: b"\x20\x02\x00\x01", 5: b"\x20\x02\x00\x01"}
 
     def __init__(self) -> None:
         self.versions: list[int] = []
@@ -624,7 +625,7 @@ class Refusing:
 class Busy(Refusing):
     """Does not answer the first one in time; lets the next one in, and goes."""
 
-    answers = {4: b"\x20\x02\x00\x00", 5: b""}
+    answers: ClassVar = {4: b"\x20\x02\x00\x00", 5: b""}
 
 
 @pytest.mark.parametrize("jump_s", [86_400, -86_400])
