@@ -19,7 +19,7 @@ from edgeinfer.runtimes import Runtime
 from edgeinfer.tensor import Array
 
 # How long who always has the next frame at hand keeps a device that others wait for.
-_STINT_NS = 10_000_000
+_STINT_NS = 25_000_000
 
 
 class Turns:

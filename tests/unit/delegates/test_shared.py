@@ -116,11 +116,11 @@ def test_who_comes_back_at_once_keeps_the_turn_for_a_stint_and_no_longer():
     turns.begin()
     other = InLine(turns)
     for _ in range(3):
-        now_ns[0] += 2_000_000
+        now_ns[0] += 5_000_000
         turns.end(comes_back=True)
         assert not other.had_it.is_set()
         turns.begin()
-    now_ns[0] += 5_000_000
+    now_ns[0] += 10_000_000
     turns.end(comes_back=True)
     other.join()
 
