@@ -81,6 +81,8 @@ is_sound() {
 
 make_venv() {
     local base log
+    # To clear it would empty a folder that lies elsewhere, and that others may use.
+    [[ ! -L $venv ]] || fail "$venv is a link to $(readlink -f -- "$venv"), an environment of another checkout; remove the link"
     base=$(find_python "$1")
     say "making ${venv##*/} with $base"
     if have_uv; then
