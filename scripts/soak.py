@@ -41,8 +41,9 @@ START_S = 60.0
 DRAIN_S = 180.0
 SETTLE_S = 3.0
 WATCHDOG_S = 30.0
-# What comes at the beginning is no growth: a sixth of the time, two minutes at least.
-WARM_UP_PART, WARM_UP_S = 6, 120.0
+# What comes at the beginning is no growth: a sixth of the time, and six minutes at least, for the page fills its memory
+# of five.
+WARM_UP_PART, WARM_UP_S = 6, 360.0
 
 CONFIGURATION = """
 node = "soak"
