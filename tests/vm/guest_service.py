@@ -22,11 +22,22 @@ CONFIG = Path("/etc/edgeinfer/edgeinfer.toml")
 STATE = Path("/var/lib/edgeinfer")
 VIVID = Path("/sys/bus/platform/drivers/vivid")
 LIVE = "synthetic://test-card?fps=20&width=64&height=48"
+TEST_DATA = Path("/vm/testdata")
+PREPARING = 3
+# As in the unit: WatchdogSec=, and TimeoutAbortSec= and RestartSec= which come on top of it.
 WATCHDOG_S = 30.0
+ABORT_AND_RESTART_S = 4.0
+TIMEOUT_STOP_S = 20.0
+# systemd's own work, which is emulated, too.
+EMULATED_S = 5.0
 # The machine is emulated, and shares its cores: so long may all take that is no promise.
 PATIENCE_S = 180.0
 
 checks: list[Callable[[], None]] = []
+
+
+class Skipped(Exception):
+    """What is missing here for a check."""
 
 
 def check(function: Callable[[], None]) -> Callable[[], None]:
@@ -89,6 +100,29 @@ def write_config(*pipelines: dict[str, object], more: str = "") -> None:
 def restart() -> None:
     run("systemctl", "reset-failed", UNIT, expect=None)
     run("systemctl", "restart", UNIT)
+
+
+def start_s() -> float:
+    """Begin anew; for how long until results. Emulated, that is many times what it is on a board."""
+    run("systemctl", "stop", UNIT)
+    run("systemctl", "reset-failed", UNIT, expect=None)
+    begun = time.monotonic()
+    run("systemctl", "start", UNIT)
+    wait_for(gives_results)
+    return time.monotonic() - begun
+
+
+def outage(what: str, broke: Callable[[], object], *, within_s: float) -> None:
+    """Break it. Results have to come again within that time, a start as measured just before left out."""
+    usual_s, before = start_s(), restarts()
+    begun = time.monotonic()
+    broke()
+    restart_s = wait_for(lambda: restarts() > before)
+    wait_for(gives_results)
+    outage_s = time.monotonic() - begun
+    print(f"NOTE {what}: restart {restart_s:.1f} s, results {outage_s:.1f} s, a start {usual_s:.1f} s", flush=True)
+    assert restart_s < within_s + EMULATED_S, restart_s
+    assert outage_s - usual_s < within_s + EMULATED_S, (outage_s, usual_s)
 
 
 def journal(*more: str) -> list[dict[str, str]]:
@@ -199,6 +233,48 @@ def a_model_computes_on_the_cpu_with_the_clock_seen() -> None:
 
 
 @check
+def a_film_through_v4l2loopback_is_seen_for_what_it_shows_and_may_stall() -> None:
+    video = TEST_DATA / "media/video/one-by-one-person-detection.mp4"
+    if not video.is_file():
+        raise Skipped("the test data (../shared/testdata) are not here")
+    if subprocess.run(["modprobe", "v4l2loopback", "video_nr=10", "exclusive_caps=1", "max_buffers=4"]).returncode:
+        raise Skipped("v4l2loopback could not be built for the machine's kernel (Debian packages gcc-12, make)")
+    settle()
+    model, results = CONFIG.with_name("ssd.tflite"), STATE / "loop.jsonl"
+    model.write_bytes((TEST_DATA / "models/ssd_mobilenet_v1_coco.tflite").read_bytes())
+    word = {"model": str(model), "source": "/dev/video10", "device": "cpu", "rate": 1, "output": [str(results)]}
+    configure(**word)
+
+    def persons() -> int:
+        lines = results.read_text().splitlines() if results.exists() else []
+        return sum('"person"' in line for line in lines)
+
+    with playing(video) as player:
+        restart()
+        wait_for(lambda: persons() >= 3, 2 * PATIENCE_S)
+        with same_process():
+            player.send_signal(signal.SIGSTOP)
+            wait_for(lambda: "degraded: source lost" in status())
+            before = persons()
+            player.send_signal(signal.SIGCONT)
+            wait_for(lambda: persons() > before)
+    lines = len(results.read_text().splitlines())
+    print(f"NOTE persons in {persons()} of {lines} results", flush=True)
+
+
+@contextlib.contextmanager
+def playing(video: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Played into /dev/video10 as a camera's picture, with what the package brings along."""
+    words = ["/usr/bin/python3", "/vm/tools/v4l2_feed.py", str(video), "/dev/video10", "--fps", "5"]
+    player = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": "/usr/lib/edgeinfer"})
+    try:
+        yield player
+    finally:
+        player.kill()
+        player.wait()
+
+
+@check
 def a_reload_takes_the_new_words_in_the_same_process() -> None:
     configure(source=LIVE)
     restart()
@@ -223,54 +299,55 @@ def a_bad_configuration_fails_the_reload_and_the_old_one_runs_on() -> None:
 
 
 @check
-def killed_it_gives_results_again_within_the_watchdogs_time() -> None:
+def killed_it_is_begun_anew_in_a_second() -> None:
     configure(source=LIVE)
-    restart()
-    wait_for(gives_results)
-    before = restarts()
-    os.kill(pid(), signal.SIGKILL)
-    took_s = wait_for(lambda: restarts() > before, WATCHDOG_S)
-    print(f"NOTE kill -9 to restart {took_s:.1f} s, to results {took_s + wait_for(gives_results):.1f} s", flush=True)
+    outage("kill -9", lambda: os.kill(pid(), signal.SIGKILL), within_s=ABORT_AND_RESTART_S)
 
 
 @check
 def stopped_in_its_tracks_it_is_begun_anew_by_the_watchdog() -> None:
-    before = restarts()
-    os.kill(pid(), signal.SIGSTOP)
-    took_s = wait_for(lambda: restarts() > before, WATCHDOG_S + 15)
-    print(f"NOTE SIGSTOP to restart {took_s:.1f} s, to results {took_s + wait_for(gives_results):.1f} s", flush=True)
+    configure(source=LIVE)
+    outage("SIGSTOP", lambda: os.kill(pid(), signal.SIGSTOP), within_s=WATCHDOG_S + ABORT_AND_RESTART_S)
 
 
 @check
 def a_run_of_the_model_that_hangs_ends_in_a_restart_and_says_where_it_hung() -> None:
+    configure(source=LIVE)
+    usual_s = start_s()
     configure(source=LIVE, device="fake:hang_at=100")
-    restart()
-    before = restarts()
-    took_s = wait_for(lambda: restarts() > before)
-    said = messages()
-    (hang,) = re.findall(r"a frame is in work for (\d+) s", said)
-    assert int(hang) < WATCHDOG_S, hang
-    assert "in _infer" in said, said[-3000:]  # Where its threads were.
-    print(f"NOTE start, 100 runs and a hang to restart {took_s:.1f} s; said after {hang} s", flush=True)
-    wait_for(gives_results)
+    run("systemctl", "stop", UNIT)
+    run("systemctl", "start", UNIT)
+    hung, before = pid(), restarts()
+    wait_for(lambda: restarts() > before)
+    own = [each for each in journal() if each.get("_PID") == str(hung)]
+    (said,) = [each for each in own if "a frame is in work for" in str(each.get("MESSAGE"))]
+    hang_s = float(re.findall(r"in work for (\d+) s", str(said["MESSAGE"]))[0])
+    since_said_s = time.time() - int(said["__REALTIME_TIMESTAMP"]) / 1e6
+    outage_s = hang_s + since_said_s + wait_for(gives_results)
+    print(f"NOTE hang: said after {hang_s:.0f} s, results after {outage_s:.1f} s, a start {usual_s:.1f} s", flush=True)
+    assert hang_s < WATCHDOG_S, hang_s
+    assert outage_s - usual_s < WATCHDOG_S + EMULATED_S, (outage_s, usual_s)
+    assert any("in _infer" in str(each.get("MESSAGE")) for each in own)  # Where its threads were.
 
 
 @check
 def a_worker_that_runs_out_of_memory_is_replaced_and_the_service_goes_on() -> None:
-    configure(source=LIVE, device="cpu", isolate=True, rate=2)
+    configure(source=LIVE, device="cpu", isolate=True, rate=2, output=[str(STATE / "door.jsonl")])
     restart()
     wait_for(gives_results)
-    children = run("pgrep", "--parent", str(pid())).split()
-    assert children
+    workers = run("pgrep", "--parent", str(pid())).split()
+    assert workers
+    results = STATE / "door.jsonl"
     with same_process():
-        for child in children:
-            Path(f"/proc/{child}/oom_score_adj").write_text("1000")
+        for worker in workers:
+            Path(f"/proc/{worker}/oom_score_adj").write_text("1000")
         Path("/proc/sys/kernel/sysrq").write_text("1")
         Path("/proc/sysrq-trigger").write_text("f")
-        wait_for(lambda: not Path(f"/proc/{children[0]}").exists(), 20)
-        time.sleep(8)
-        wait_for(gives_results)
+        wait_for(lambda: not all(Path(f"/proc/{worker}").exists() for worker in workers))
+        before = len(results.read_text().splitlines())
+        took_s = wait_for(lambda: len(results.read_text().splitlines()) > before + 3)
     assert "Killed process" in run("dmesg")
+    print(f"NOTE a worker killed for memory, to the fourth result after it {took_s:.1f} s", flush=True)
 
 
 @check
@@ -290,23 +367,8 @@ def a_secret_comes_by_systemds_credential() -> None:
             more='[uplink]\nurl = "mqtt://127.0.0.1:1884"\n',
         )
         restart()
-        words = (
-            "-h",
-            "127.0.0.1",
-            "-p",
-            "1884",
-            "-u",
-            "pi-7",
-            "-P",
-            "s3cret",
-            "-t",
-            "edgeinfer/v1/#",
-            "-C",
-            "3",
-            "-W",
-            "60",
-        )
-        assert len(run("mosquitto_sub", *words).splitlines()) == 3
+        login = ["-h", "127.0.0.1", "-p", "1884", "-u", "pi-7", "-P", "s3cret"]
+        assert len(run("mosquitto_sub", *login, "-t", "edgeinfer/v1/#", "-C", "3", "-W", "60").splitlines()) == 3
     finally:
         broker.kill()
         broker.wait()
@@ -327,7 +389,8 @@ def a_crash_loop_is_slowed_down_and_a_stop_does_not_wait_for_it() -> None:
     begun = time.monotonic()
     configure(source=LIVE)
     run("systemctl", "stop", UNIT)
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < TIMEOUT_STOP_S
+    assert show("Result") == "success"
     run("systemctl", "start", UNIT)
     wait_for(gives_results)
     assert not list(Path("/var/lib/systemd/coredump").glob("*")) if Path("/var/lib/systemd/coredump").exists() else True
@@ -377,17 +440,22 @@ def installed_by_its_own_command_it_runs_and_leaves_nothing_either() -> None:
 
 def main() -> int:
     failures = 0
-    chosen = [each for each in checks if len(sys.argv) == 1 or each.__name__ in sys.argv[1:]]
+    # The first few bring about what all others go on from.
+    chosen = [
+        each for at, each in enumerate(checks) if len(sys.argv) == 1 or at < PREPARING or each.__name__ in sys.argv[1:]
+    ]
     for function in chosen:
         begun = time.monotonic()
         try:
             function()
             result = "PASS"
+        except Skipped as missing:
+            result = f"SKIP {missing}"
         except Exception:  # noqa: BLE001 - the edge of a check: reported, and the next one runs
             failures += 1
             result = "FAIL " + " | ".join(traceback.format_exc().splitlines()[-4:])
         print(f"CHECK {function.__name__} {time.monotonic() - begun:.1f} {result}", flush=True)
-        if result != "PASS":
+        if result.startswith("FAIL"):
             print(
                 "\n".join(
                     f"JOURNAL {line}"
