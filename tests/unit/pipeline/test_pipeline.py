@@ -478,7 +478,7 @@ def test_a_run_whose_results_are_all_too_old_ends_and_says_why(make_model, caplo
         return now_ns[0]
 
     clock = Clock(monotonic_ns=later)
-    source = open_source("synthetic://noise?frames=500&live=1&fps=1000&width=64&height=64", clock=clock)
+    source = open_source("synthetic://noise?fps=1000&width=64&height=64", clock=clock)
     limits = Limits(frames=40, max_age_ms=0.5)
     sink = MemorySink()
     report = Pipeline(make_model(clock=clock)[0], source, [sink], limits=limits, clock=clock).run()
