@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -56,7 +57,13 @@ class Reader:
 
     def find(self, selector: str) -> WebElement:
         """Once it is there and can be seen."""
-        return self.wait_for(lambda: next((e for e in self.all(selector) if e.is_displayed()), None), selector)
+        return self.wait_for(lambda: self._seen(selector), selector)
+
+    def _seen(self, selector: str) -> WebElement | None:
+        try:
+            return next((each for each in self.all(selector) if each.is_displayed()), None)
+        except StaleElementReferenceException:
+            return None  # It was still of the page before.
 
     def all(self, selector: str) -> list[WebElement]:
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
