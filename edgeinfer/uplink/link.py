@@ -170,7 +170,7 @@ class MqttLink:
 
     def _begin_when_due(self) -> None:
         now_s = self._now_s()
-        if now_s >= self._give_up_at_s:
+        if self._session is None and now_s >= self._give_up_at_s:
             self._lose("timed out looking the host up and connecting")
         if now_s < self._retry_at_s:
             return

@@ -58,10 +58,14 @@ def addresses_asked(environment, tmp_path):
 
 
 def addresses(trace: str) -> set[tuple[str, int]]:
-    """All of the Internet that stand in it; those of the kernel itself and of sockets in the file system do not."""
-    ports = {line: re.search(r"sin6?_port=htons\((\d+)\)", line) for line in trace.splitlines() if "AF_INET" in line}
-    hosts = {line: re.search(r'inet_addr\("([^"]+)"|inet_pton\(AF_INET6, "([^"]+)"', line) for line in ports}
-    return {(host[1] or host[2], int(port[1])) for line, port in ports.items() if port and (host := hosts[line])}
+    """All of the Internet that stand in it; what is asked of the kernel itself has no port."""
+    found = set()
+    for line in trace.splitlines():
+        if "AF_INET" in line and (port := re.search(r"sin6?_port=htons\((\d+)\)", line)):
+            host = re.search(r'inet_addr\("([^"]+)"|inet_pton\(AF_INET6, "([^"]+)"', line)
+            assert host, line
+            found.add((host[1] or host[2], int(port[1])))
+    return found
 
 
 def test_a_video_is_worked_through_without_a_word_to_anybody(addresses_asked, test_data):

@@ -27,7 +27,10 @@ from sightings import result
 from edgeinfer import Consumer
 from edgeinfer.clock import Clock
 from edgeinfer.config import UplinkConfig
+from edgeinfer.uplink.address import read_address
 from edgeinfer.uplink.assemble import open_uplink
+from edgeinfer.uplink.backoff import Backoff
+from edgeinfer.uplink.link import MqttLink
 from edgeinfer.uplink.messages import Numbered, read_envelope, read_id, read_status
 from edgeinfer.uplink.selection import message_of_result
 from edgeinfer.uplink.topics import Topics
@@ -582,6 +585,30 @@ def test_a_refusal_of_the_version_is_understood(start, state):
     with Refusing() as old, Node(f"mqtt://localhost:{old.port}", state) as node:
         wait_until(lambda: old.versions[:2] == [5, 4])
         assert node.uplink.counters().protocol is None
+
+
+def test_a_first_greeting_in_mqtt_5_is_waited_for_for_two_seconds():
+    now_ns = [0]
+    never = Backoff(1e9, 1e9, random=lambda: 0.0)
+    with Busy() as slow:
+        address = read_address(UplinkConfig(url=f"mqtt://localhost:{slow.port}"))
+        clock = Clock(monotonic_ns=lambda: now_ns[0])
+        link = MqttLink(lambda: address, "pi-7", keepalive_s=30, backoff=never, stolen=never, clock=clock)
+
+        def greeted_as(*versions: int) -> bool:
+            link.turn(0.01)
+            return slow.versions == list(versions)
+
+        link.open(None)
+        wait_until(lambda: greeted_as(5))
+        now_ns[0] += 1_900_000_000
+        for _ in range(20):
+            assert greeted_as(5)
+        now_ns[0] += 200_000_000
+        link.turn(0.01)
+        now_ns[0] += 200_000_000
+        wait_until(lambda: greeted_as(5, 4))
+        link.close(0)
 
 
 def test_silence_is_no_proof_that_a_broker_is_old(state):
