@@ -1,4 +1,4 @@
-"""One picture from a source, and when it was taken."""
+"""One picture from a source, or one window of samples, and when it was taken."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]
+Samples = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,3 +41,28 @@ class Frame:
     def height(self) -> int:
         """Of the picture as it was taken."""
         return int(self.pixels.shape[0]) if self.full_size is None else self.full_size[1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """Samples of sound or of a sensor, at even distances.
+
+    values: (samples, channels) float32, all finite, in the units of the source (sound: -1..1); read-only by convention.
+    seq: counts the windows that the source delivered, from 0, without gaps.
+    captured_ns: `time.monotonic_ns()` when its last sample was there. captured_unix_ns: the wall clock of that sample.
+    uri: the source. rate_hz: samples a second. channels: the name of each channel.
+    position_s: for a file, the place of its first sample in it, in seconds; None for a live source.
+    filled: which share of its numbers, 0..1, was made up for samples that were missing.
+    follows: whether no time lies between this window and what the one before it covered, so that a state may be kept.
+    """
+
+    values: Samples
+    seq: int
+    captured_ns: int
+    captured_unix_ns: int
+    uri: str
+    rate_hz: float
+    channels: tuple[str, ...]
+    position_s: float | None = None
+    filled: float = 0.0
+    follows: bool = True

@@ -208,6 +208,10 @@ class Model:
             task=self.bundle.task,
             detections=outcome.detections,
             classes=outcome.classes,
+            keypoints=outcome.keypoints,
+            segments=outcome.segments,
+            anomaly=outcome.anomaly,
+            values=outcome.values,
             timing_ms=Timing(
                 wait=_ms(taken_ns - captured_ns),
                 preprocess=_ms(fitted_ns - taken_ns),

@@ -1,4 +1,4 @@
-"""What came out of one frame: typed, and one JSON line when written.
+"""What came out of one frame or window: typed, and one JSON line when written.
 
 All coordinates are 0..1 of the source image, x to the right, y down, clipped to it.
 """
@@ -20,14 +20,22 @@ _LOW_BITS = 30
 _PAIRS = tuple(high + low for high in _CROCKFORD for low in _CROCKFORD)
 
 
+Keypoint = tuple[float, float, float]
+"""x, y, and the score of being there, 0..1."""
+
+
 class Detection(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One object: `box_xyxy` is x_min, y_min, x_max, y_max; `score` 0..1."""
+    """One object: `box_xyxy` is x_min, y_min, x_max, y_max; `score` 0..1.
+
+    keypoints: of a body or a face, in the order of the model. track_id: the same for one object in all frames.
+    """
 
     label: str
     class_id: int
     score: float
     box_xyxy: tuple[float, float, float, float]
     track_id: int | None = None
+    keypoints: tuple[Keypoint, ...] | None = None
 
 
 class Classification(msgspec.Struct, frozen=True):
@@ -38,11 +46,50 @@ class Classification(msgspec.Struct, frozen=True):
     score: float
 
 
+class RunLengths(msgspec.Struct, frozen=True):
+    """A mask: lengths of runs outside and inside in turn, outside first, row by row from the top left; size in pixels."""
+
+    width: int
+    height: int
+    counts: tuple[int, ...]
+
+
+class Segment(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What belongs to a class, or to one object of it: `area` is its share of the picture, 0..1."""
+
+    label: str
+    class_id: int
+    area: float
+    score: float | None = None
+    box_xyxy: tuple[float, float, float, float] | None = None
+    mask: RunLengths | None = None
+
+
+class Anomaly(msgspec.Struct, frozen=True):
+    """How far from the usual: from `threshold` on it is one."""
+
+    score: float
+    threshold: float
+    is_anomaly: bool
+
+
+class Value(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A number that the model names, such as a forecast."""
+
+    name: str
+    value: float
+    unit: str | None = None
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """What a task made of the raw tensors: the field of its kind is set, best score first; the others are None."""
 
     detections: tuple[Detection, ...] | None = None
     classes: tuple[Classification, ...] | None = None
+    keypoints: tuple[Keypoint, ...] | None = None
+    segments: tuple[Segment, ...] | None = None
+    anomaly: Anomaly | None = None
+    values: tuple[Value, ...] | None = None
 
 
 class SourceInfo(msgspec.Struct, frozen=True):
@@ -76,6 +123,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     reused: a gate saw nothing move, so the model did not run on this frame; what is found is from frame
     `inferred_seq`, which the source took `inferred_age_ms` before this one. All three are absent from a fresh result.
+    filled: which share of the input's numbers, 0..1, was made up for missing ones; absent where none was.
     """
 
     schema: str = msgspec.field(default_factory=lambda: SCHEMA)
@@ -94,8 +142,13 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     reused: bool = False
     inferred_seq: int | None = None
     inferred_age_ms: float | None = None
+    filled: float | None = None
     detections: tuple[Detection, ...] | None = None
     classes: tuple[Classification, ...] | None = None
+    keypoints: tuple[Keypoint, ...] | None = None
+    segments: tuple[Segment, ...] | None = None
+    anomaly: Anomaly | None = None
+    values: tuple[Value, ...] | None = None
     timing_ms: Timing
 
     def to_json(self) -> bytes:

@@ -85,6 +85,27 @@ class ImageInput:
 
 
 @dataclass(frozen=True, slots=True)
+class WindowInput:
+    """Which samples become the model's input, and how.
+
+    index: of the input tensor. rate_hz: samples a second. length, stride: samples in a window, and from one to the
+    next. channels: the name of each, empty for sound and where the source's order is taken. mean, std: real =
+    (x - mean) / std, one number for all channels or one each. missing: what is done where a sample is missing, for
+    `missing_s` at most.
+    """
+
+    index: int
+    rate_hz: float
+    length: int
+    stride: int
+    channels: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    missing: Literal["hold", "linear", "nan-refuse"]
+    missing_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Decode:
     """How raw outputs become results. Scores and IoU are 0..1.
 
