@@ -47,7 +47,10 @@ class Classification(msgspec.Struct, frozen=True):
 
 
 class RunLengths(msgspec.Struct, frozen=True):
-    """A mask: lengths of runs outside and inside in turn, outside first, row by row from the top left; size in pixels."""
+    """A mask as lengths of runs outside and inside in turn, outside first, row by row from the top left.
+
+    width, height: in pixels.
+    """
 
     width: int
     height: int
