@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import hashlib
 import os
@@ -24,6 +25,7 @@ from edgeinfer.durable import replace_file, sync_folder
 from edgeinfer.errors import ModelError, OutputError, UsageError
 from edgeinfer.fleet.keys import KeyFiles
 from edgeinfer.updates.manifest import MANIFEST_BYTES_MAX, Manifest, encode_manifest, parse_manifest
+from edgeinfer.updates.tuf import Custom
 
 ROOT_KEYS = ("root-1", "root-2", "root-3")
 KEYS = (*ROOT_KEYS, "targets", "online")
@@ -136,9 +138,9 @@ class FleetRepository:
         found = []
         for path, target in self._signed_targets().targets.items():
             if path.startswith("slots/"):
-                custom = target.custom or {}
+                custom = msgspec.convert(target.custom, Custom)
                 manifest = parse_manifest(_read(self._targets / path, MANIFEST_BYTES_MAX))
-                found.append(Published(manifest, tuple(custom.get("groups", ())), float(custom.get("rollout", 1.0))))
+                found.append(Published(manifest, custom.groups, custom.rollout))
         return tuple(sorted(found, key=lambda each: (each.manifest.slot, each.manifest.release)))
 
     def next_release(self, slot: str) -> int:
@@ -190,8 +192,8 @@ class FleetRepository:
         """The same release for another share of the nodes, 0..1."""
 
         def change(targets: Targets) -> None:
-            target = targets.targets[published.path]
-            target.unrecognized_fields["custom"] = {**(target.custom or {}), "rollout": rollout}
+            widened = dataclasses.replace(published, rollout=rollout)
+            targets.targets[published.path].unrecognized_fields["custom"] = _custom(widened)
 
         self._change(change)
 
@@ -370,12 +372,8 @@ def _roles_of(name: str) -> tuple[Role, ...]:
 
 def _custom(published: Published) -> dict[str, Any]:
     manifest = published.manifest
-    return {
-        "slot": manifest.slot,
-        "release": manifest.release,
-        "groups": list(published.groups),
-        "rollout": published.rollout,
-    }
+    custom = Custom(manifest.slot, manifest.release, published.groups, round(published.rollout * 1e6))
+    return dict(msgspec.to_builtins(custom, builtin_types=()))
 
 
 def _described(version: int, data: bytes) -> MetaFile:

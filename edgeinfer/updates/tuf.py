@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
+from msgspec import Meta
 from tuf.api import exceptions
 from tuf.api.metadata import Metadata, TargetFile, Targets
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
@@ -44,12 +45,21 @@ class Floors(TimeFloor, Protocol):
 
 
 class Custom(msgspec.Struct, frozen=True):
-    """What the targets metadata say of a manifest, so that not every one has to be fetched."""
+    """What the targets metadata say of a manifest, so that not every one has to be fetched.
+
+    groups: of nodes that it is for, all where empty. rollout_ppm: the share of the nodes, in millionths: signed JSON
+    knows no fractions.
+    """
 
     slot: str
     release: int
-    groups: tuple[str, ...] = ()
-    rollout: float = 1.0
+    groups: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
+    rollout_ppm: Annotated[int, Meta(ge=0, le=1_000_000)] = 1_000_000
+
+    @property
+    def rollout(self) -> float:
+        """0..1."""
+        return self.rollout_ppm / 1e6
 
 
 class TufRemote:
