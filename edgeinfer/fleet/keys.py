@@ -23,7 +23,7 @@ from edgeinfer.errors import OutputError, UsageError
 
 VARIABLE = "EDGEINFER_FLEET_PASSPHRASE"
 
-_PASSPHRASE_MIN, _PASSPHRASE_MAX = 8, 1024
+_PASSPHRASE_MIN, _PASSPHRASE_MAX = 12, 1024
 _KEY_BYTES_MAX = 16 << 10
 
 AskPassphrase = Callable[[str], bytes]
