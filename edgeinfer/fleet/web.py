@@ -18,6 +18,7 @@ DEFAULT_LISTEN = "127.0.0.1:8321"
 
 _AT_ONCE_MAX = 64
 _IDLE_S = 30
+_LOOKS_EVERY_S = 0.1  # For its end.
 _PIECE_BYTES = 1 << 18
 _RANGE = re.compile(r"bytes=(\d{1,15})-(\d{0,15})")
 
@@ -33,7 +34,9 @@ class FleetServer:
             self._server = _Server((host.strip("[]"), int(port)), files)
         except OSError as refused:
             raise UsageError(f"cannot listen on {listen}: {refused.strerror or refused}") from refused
-        self._thread = threading.Thread(target=self._server.serve_forever, name="fleet http", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_LOOKS_EVERY_S,), name="fleet http", daemon=True
+        )
         self._thread.start()
 
     @property

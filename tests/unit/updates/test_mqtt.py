@@ -114,7 +114,7 @@ def test_a_wish_chooses_only_among_what_may_be_had(
 
 
 def test_a_publisher_that_says_nothing_is_given_up(transport: MqttTransport) -> None:
-    with pytest.raises(UpdateError, match="nothing of .* came"):
+    with pytest.raises(UpdateError, match=r"nothing of .* came"):
         next(patiently(transport, "metadata/timestamp.json", 0, 100, silence_s=0.5))
 
 

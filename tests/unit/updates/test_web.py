@@ -151,7 +151,7 @@ def test_a_download_goes_on_where_it_broke_off(publisher: Publisher, node: Any, 
 def test_a_server_that_says_nothing_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         transport = WebTransport(f"http://127.0.0.1:{mute.getsockname()[1]}")
-        with pytest.raises(UpdateError, match="nothing of .* came"):
+        with pytest.raises(UpdateError, match=r"nothing of .* came"):
             next(patiently(transport, "metadata/timestamp.json", 0, 100, silence_s=0.3))
 
 
