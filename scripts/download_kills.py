@@ -1,7 +1,7 @@
 """scripts/download_kills: a model is fetched again and again, while -9 kills the updater, the publisher and the broker.
 
-Each download is begun by a process of its own and, whenever that was killed or gave up, gone on with by the next one. It
-counts when what lies there in the end has the right content and no updater began again from nothing.
+Each download is begun by a process of its own and, whenever that was killed or gave up, gone on with by the next one.
+It counts when what lies there in the end has the right content, and no updater began again from nothing.
 """
 
 from __future__ import annotations
