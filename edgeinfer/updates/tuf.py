@@ -9,14 +9,14 @@ import re
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import msgspec
 from msgspec import Meta
 from tuf.api import exceptions
-from tuf.api.metadata import Metadata, TargetFile, Targets
+from tuf.api.metadata import Metadata, TargetFile, Targets, Timestamp
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from edgeinfer.clock import Clock
@@ -120,7 +120,11 @@ class TufRemote:
         try:
             with self._trust.change() as folder:
                 updater = _updater(folder, self._first_root, self._transport, now)
-                updater.refresh()
+                try:
+                    updater.refresh()
+                except exceptions.ExpiredMetadataError:
+                    self._note_expiry(folder, now)
+                    raise
                 listed = Metadata[Targets].from_file(str(folder / "targets.json")).signed.targets
                 # Asked for one by one: what counts is what was verified, and not what the file says by now.
                 signed = {path: target for path in listed if (target := updater.get_targetinfo(path)) is not None}
@@ -130,6 +134,18 @@ class TufRemote:
             raise UpdateError(f"the metadata cannot be kept: {failed}") from failed
         keep(self._floors, now)
         return signed
+
+    def _note_expiry(self, folder: Path, now: datetime) -> None:
+        """What has expired once stays so, should the clock fall back to 2016.
+
+        Time is held to have come no further than to the end of what was last valid: more would have to be believed of a
+        clock alone, and that of one that stands years ahead. So the next signature counts whatever the clock said.
+        """
+        try:
+            expires = Metadata[Timestamp].from_file(str(folder / "timestamp.json")).signed.expires
+        except (exceptions.StorageError, exceptions.RepositoryError):
+            return
+        keep(self._floors, min(now, expires + timedelta(seconds=1)))
 
     def _of_slot(self, slot: str) -> Iterator[Release]:
         """At or above the floor, the newest first; where somebody wishes for one of them, that one only."""

@@ -22,6 +22,8 @@ from edgeinfer.updates.folder import FolderTransport
 from edgeinfer.updates.manifest import encode_manifest
 from edgeinfer.updates.transport import Chunks, NotThere, patiently, read_whole
 
+IN_2016_S = 1_451_606_400
+
 
 def kept(publisher: Publisher, name: str) -> Path:
     """A copy of what is served now."""
@@ -122,6 +124,18 @@ def test_a_manifest_under_another_slot_is_refused_though_it_is_signed(publisher:
     publisher.repository._change(change)
     (publisher.served / "targets" / published.path).write_bytes(data)
     with pytest.raises(UpdateRefused, match="classifier"):
+        node.ask(publisher.served)
+
+
+@pytest.mark.parametrize("custom", [{"slot": "classifier", "release": 1}, {"slot": "detector", "release": 2}, {}, None])
+def test_what_is_signed_of_a_manifest_has_to_agree_with_its_place(publisher: Publisher, node: Any, custom: Any) -> None:
+    published = publisher.publish("detector")
+
+    def change(targets: Any) -> None:
+        targets.targets[published.path].unrecognized_fields["custom"] = custom
+
+    publisher.repository._change(change)
+    with pytest.raises(UpdateRefused):
         node.ask(publisher.served)
 
 
@@ -314,9 +328,25 @@ def test_a_signed_manifest_that_leaves_its_folder(publisher: Publisher, node: An
 # Time.
 
 
-def test_a_clock_in_2016_does_not_bring_expired_signatures_back(
+def test_what_has_expired_once_stays_so_when_the_clock_falls_back_to_2016(
     publisher: Publisher, make_node: Any, wall: Wall
 ) -> None:
+    publisher.publish()
+    own = Wall()
+    node = make_node("without-rtc", own)
+    assert node.ask(publisher.served) == [1]
+    own.now_s = NOW_S + 5 * DAY_S
+    with pytest.raises(UpdateError, match="expired"):
+        node.ask(publisher.served)
+    own.now_s = IN_2016_S
+    with pytest.raises(UpdateError, match="expired"):
+        node.ask(publisher.served)
+    wall.now_s = NOW_S + 5 * DAY_S
+    publisher.repository.renew()
+    assert node.ask(publisher.served) == [1]
+
+
+def test_the_last_time_seen_outlives_the_metadata(publisher: Publisher, make_node: Any, wall: Wall) -> None:
     publisher.publish()
     old = kept(publisher, "old")
     own = Wall()
@@ -324,11 +354,10 @@ def test_a_clock_in_2016_does_not_bring_expired_signatures_back(
     wall.now_s = own.now_s = NOW_S + 10 * DAY_S
     publisher.repository.renew()
     assert node.ask(publisher.served) == [1]
-    own.now_s = 1_451_606_400  # 2016
+    own.now_s = IN_2016_S
     assert node.ask(publisher.served) == [1]
-    fresh = make_node("never-asked-before", Wall(1_451_606_400))
-    assert fresh.ask(old) == [1]  # It cannot know better, for this was signed after it was made.
-    with pytest.raises(UpdateError):
+    shutil.rmtree(node.store.folder / "trust")
+    with pytest.raises(UpdateError, match="expired"):
         node.ask(old)
 
 
@@ -338,18 +367,21 @@ def test_a_clock_in_2016_is_at_least_the_time_of_the_build(publisher: Publisher,
     wall.now_s = BUILT.timestamp() - 10 * DAY_S
     publisher.publish()
     with pytest.raises(UpdateError, match="expired"):
-        make_node("without-rtc", Wall(1_451_606_400)).ask(publisher.served)
+        make_node("without-rtc", Wall(IN_2016_S)).ask(publisher.served)
 
 
-def test_two_years_ahead_stops_updates_only_as_long_as_it_lasts(
+def test_two_years_ahead_stops_updates_until_the_next_signature_after_it(
     publisher: Publisher, make_node: Any, wall: Wall
 ) -> None:
     publisher.publish()
-    own = Wall(NOW_S + 730 * DAY_S)
+    own = Wall()
     node = make_node("ahead", own)
+    assert node.ask(publisher.served) == [1]
+    own.now_s = NOW_S + 730 * DAY_S
     with pytest.raises(UpdateError, match="expired"):
         node.ask(publisher.served)
-    own.now_s = NOW_S
+    own.now_s = wall.now_s = NOW_S + DAY_S
+    publisher.repository.renew()
     assert node.ask(publisher.served) == [1]
 
 

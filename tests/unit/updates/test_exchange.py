@@ -66,6 +66,15 @@ def test_the_first_answer_says_how_long_the_file_is() -> None:
     assert window.due() == []
 
 
+def test_a_loss_is_noticed_by_what_comes_after_it() -> None:
+    window = Window(0, len(CONTENT))
+    (first,) = window.due()
+    window.take(first.ticket, answer(first))
+    lost, *rest = window.due()
+    assert window.take(rest[0].ticket, answer(rest[0])) == ()
+    assert window.due()[0].offset == lost.offset
+
+
 def test_the_window_is_bounded() -> None:
     window = Window(0, len(CONTENT))
     (first,) = window.due()
