@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeinfer.cli.arguments import add_mqtt_arguments, number, stated_mqtt_flags, whole
 from edgeinfer.cli.terminal import configure_logging, show
-from edgeinfer.errors import UsageError
+from edgeinfer.errors import EdgeInferError, UsageError
 
 if TYPE_CHECKING:
     from edgeinfer.config import UplinkConfig
@@ -26,6 +26,7 @@ _FOLDER = Path("fleet")
 _LISTEN = "127.0.0.1:8321"
 _DAY_S = 86_400
 _LOOKS_EVERY_S = 60.0
+_WARNS_DAYS = 14
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_mqtt_arguments(status)
     rotate = action("rotate", "replace keys, or without a name sign the root metadata for another term")
     rotate.add_argument("names", metavar="KEY", nargs="*", help="root-1, root-2, root-3, targets, online")
-    action("renew", "sign snapshot and timestamp anew with the online key: daily, where nothing serves for good")
+    renew = action(
+        "renew", "sign snapshot and timestamp anew with the online key: daily, where nothing serves for good"
+    )
+    renew.add_argument("--targets", action="store_true", help="the releases, too, with the targets key")
     _add_serve(action("serve", "serve the repository over HTTP, or over MQTT, and renew its signatures in time"))
 
 
@@ -268,7 +272,10 @@ def _rotate(arguments: argparse.Namespace) -> None:
 def _renew(arguments: argparse.Namespace) -> None:
     repository = _repository(arguments)
     with repository.locked():
-        repository.renew()
+        if arguments.targets:
+            repository.renew_targets()
+        else:
+            repository.renew()
     show(f"signed until {repository.expires()['timestamp']:%Y-%m-%d %H:%M} UTC")
 
 
@@ -294,12 +301,34 @@ def _serve(arguments: argparse.Namespace) -> None:
         signs = may_be_had(arguments.passphrase_file)
         if not signs:
             log.warning("nobody is here to type the passphrase: the signatures are not renewed; --passphrase-file FILE")
+        _warn_of_ends(repository)
         while True:
-            if signs and repository.is_due():
-                with repository.locked():
-                    repository.renew()
-                log.info("signatures renewed until %s", repository.expires()["timestamp"])
+            if signs:
+                _renew_when_due(repository)
             time.sleep(_LOOKS_EVERY_S)
+
+
+def _warn_of_ends(repository: FleetRepository) -> None:
+    """Of what is not renewed here."""
+    expires, now = repository.expires(), datetime.now(timezone.utc)
+    for role, ends, remedy in (
+        ("root", expires["root"], "edgeinfer fleet rotate"),
+        ("targets", expires["targets"], "edgeinfer fleet renew --targets"),
+    ):
+        left_days = (ends - now).total_seconds() / _DAY_S
+        if left_days < _WARNS_DAYS:
+            log.warning("the signatures of %s end in %.0f days: %s", role, left_days, remedy)
+
+
+def _renew_when_due(repository: FleetRepository) -> None:
+    """What fails is tried again at the next look: it is no reason to serve no longer."""
+    try:
+        if repository.is_due():
+            with repository.locked():
+                repository.renew()
+            log.info("signatures renewed until %s", repository.expires()["timestamp"])
+    except EdgeInferError as failed:
+        log.warning("the signatures could not be renewed: %s", failed)
 
 
 def _repository(arguments: argparse.Namespace) -> FleetRepository:

@@ -26,6 +26,7 @@ _TURN_S = 5.0
 _GOODBYE_S = 1.0
 _UNDER_WAY_MAX = 16
 _WAITING_MAX = 4096
+_REQUEST_BYTES_MAX = 2048
 _ANSWER_EXPIRES_S = 60
 
 
@@ -82,7 +83,8 @@ class FleetResponder:
 
     def _hear(self, event: Event) -> None:
         if isinstance(event, Received):
-            self._waiting.append(event)
+            if len(event.payload) <= _REQUEST_BYTES_MAX:
+                self._waiting.append(event)
         elif isinstance(event, Acknowledged):
             self._under_way.discard(event.token)
         elif isinstance(event, Connected):

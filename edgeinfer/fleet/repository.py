@@ -201,6 +201,10 @@ class FleetRepository:
         """Sign snapshot and timestamp anew, with the online key only; targets and root keep their time."""
         self._sign_online(self._snapshot(), self._timestamp())
 
+    def renew_targets(self) -> None:
+        """Sign the releases for another term, where none is published for so long."""
+        self._change(lambda targets: None)
+
     def is_due(self) -> bool:
         """Whether less than two thirds of the timestamp's or the snapshot's time are left."""
         days = self.settings.expiries
@@ -234,7 +238,7 @@ class FleetRepository:
         for name in names:
             self._keys.settle(name)
         if "targets" in made:
-            self._change(lambda targets: None)
+            self.renew_targets()
         elif "online" in made:
             self.renew()
 

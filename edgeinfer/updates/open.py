@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgeinfer.clock import Clock
-from edgeinfer.config import UplinkConfig
-from edgeinfer.errors import UsageError
+from edgeinfer.config import Config, UpdatesConfig, UplinkConfig
+from edgeinfer.errors import ConfigError, UsageError
+from edgeinfer.quantity import parse_seconds
 from edgeinfer.updates.remote import Remote
+from edgeinfer.updates.schedule import Schedule
 from edgeinfer.updates.transport import Transport
 
 if TYPE_CHECKING:
@@ -57,6 +59,26 @@ def open_remote(
     except BaseException:
         transport.close()
         raise
+
+
+def open_configured(config: Config, store: Store, *, clock: Clock | None = None) -> Remote:
+    """The remote of `[updates]`. Raises ConfigError where there is no such table, and as `open_remote` does."""
+    updates = config.updates
+    if updates is None:
+        raise ConfigError("there is no [updates]", hint="docs/updates.md says what is in it")
+    root = None if updates.root is None else Path(updates.root)
+    return open_remote(
+        updates.url, store, root=root, node=config.node, groups=updates.groups, uplink=config.uplink, clock=clock
+    )
+
+
+def schedule_of(updates: UpdatesConfig, store: Store, clock: Clock) -> Schedule:
+    """When the node asks. Raises ConfigError for an `every` that cannot be understood."""
+    try:
+        every_s = parse_seconds(updates.every)
+    except ValueError as wrong:
+        raise ConfigError(f"updates.every: {wrong}") from wrong
+    return Schedule(store.folder / "trust", every_s, clock)
 
 
 def _transport(url: str, uplink: UplinkConfig | None) -> tuple[Transport, Mapping[str, int]]:

@@ -30,8 +30,8 @@ def trusted_now(floor: TimeFloor, clock: Clock) -> datetime:
 def keep(floor: TimeFloor, now: datetime) -> None:
     """Never trust less from now on.
 
-    Only for a moment up to which signed metadata was valid: so a clock that once stood two years ahead does not stop the
-    updates of these two years.
+    Only for a moment up to which signed metadata was valid: so a clock that once stood two years ahead does not stop
+    the updates of these two years.
     """
     floor.raise_time_floor(unix_ns_at(now))
 

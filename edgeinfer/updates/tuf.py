@@ -102,12 +102,12 @@ class TufRemote:
         if target is None or target.length != length or target.hashes.get("sha256") != sha256:
             raise UpdateRefused(f"nobody has signed a file {sha256[:12]}… of {length} bytes")
         had = _length_of(beside)
-        self._download(sha256, length, beside)
-        if had and _sha256_of(beside) != sha256:
+        found = self._download(sha256, length, beside)
+        if found != sha256 and had:
             # What was left of an earlier attempt may have suffered from a power cut.
             beside.unlink()
-            self._download(sha256, length, beside)
-        if _sha256_of(beside) != sha256:
+            found = self._download(sha256, length, beside)
+        if found != sha256:
             beside.unlink()
             raise UpdateRefused(f"what came as {sha256[:12]}… is something else, and was thrown away")
 
@@ -202,8 +202,11 @@ class TufRemote:
             raise UpdateRefused(f"{target.path} is the manifest of release {manifest.release} of {manifest.slot}")
         return manifest, data
 
-    def _download(self, sha256: str, length: int, beside: Path) -> None:
-        """Go on behind what is there, again and again while that brings more. Raises UpdateError, UpdateRefused."""
+    def _download(self, sha256: str, length: int, beside: Path) -> str:
+        """Go on behind what is there, again and again while that brings more; the sha256 of what is there then.
+
+        Raises UpdateError, UpdateRefused.
+        """
         failures, pause_s = 0, _FIRST_PAUSE_S
         while (had := _length_of(beside)) < length:
             try:
@@ -221,6 +224,7 @@ class TufRemote:
                 raise reason
             self._pause(pause_s)
             pause_s *= 2
+        return _sha256_of(beside)
 
     def _append(self, path: str, offset: int, most: int, beside: Path) -> None:
         with (

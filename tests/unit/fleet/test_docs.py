@@ -38,7 +38,8 @@ def in_background(command: list[str], folder: Path, environment: Mapping[str, st
     try:
         until_s = time.monotonic() + 30
         while b"serving" not in (folder / "serve.log").read_bytes():
-            assert child.poll() is None and time.monotonic() < until_s, (folder / "serve.log").read_text()
+            has_time = child.poll() is None and time.monotonic() < until_s
+            assert has_time, (folder / "serve.log").read_text()
             time.sleep(0.05)
         yield
     finally:
