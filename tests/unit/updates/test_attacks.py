@@ -176,6 +176,33 @@ def test_a_stolen_targets_key_is_worth_nothing_once_it_was_replaced(publisher: P
     assert long_away.ask(publisher.served) == [2, 1]
 
 
+@pytest.mark.parametrize(
+    ("old_names", "is_taken"),
+    [((), False), (("root-1",), False), (("root-1", "root-1"), False), (("root-3", "root-1"), True)],
+)
+def test_a_root_that_hands_over_to_others_needs_two_of_the_old_keys(
+    publisher: Publisher, node: Any, tmp_path: Path, old_names: tuple[str, ...], is_taken: bool
+) -> None:
+    publisher.publish()
+    assert node.ask(publisher.served) == [1]
+    (tmp_path / "others").mkdir()
+    others = Publisher(tmp_path / "others", publisher.wall)
+    handover = others.repository.root
+    handover.signed.version = 2
+    handover.signatures.clear()
+    for keys, names in ((others.keys, ("root-1", "root-2", "root-3")), (publisher.keys, old_names)):
+        for name in names:
+            handover.sign(keys.signer(name), append=True)
+    handover.to_file(str(others.served / "metadata" / "2.root.json"))
+    others.publish()
+    if is_taken:
+        assert node.ask(others.served) == [1]
+        return
+    with pytest.raises(UpdateRefused):
+        node.ask(others.served)
+    assert node.ask(publisher.served) == [1]
+
+
 def test_one_root_key_alone_changes_nothing(publisher: Publisher) -> None:
     for name in ("root-1", "root-2"):
         (publisher.folder / "keys" / f"{name}.pem").unlink()
