@@ -53,7 +53,7 @@ def open_remote(
             root=root,
             node=node or socket.gethostname(),
             groups=groups,
-            hints=wishes,
+            wishes=wishes,
             clock=clock,
         )
     except BaseException:

@@ -7,11 +7,11 @@ import logging
 import os
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 from msgspec import Meta
@@ -38,10 +38,17 @@ _FIRST_PAUSE_S = 0.5
 _HASHED_AT_ONCE = 1 << 20
 
 
+class SlotFloor(Protocol):
+    """Below this release nothing is taken."""
+
+    @property
+    def floor(self) -> int: ...
+
+
 class Floors(TimeFloor, Protocol):
     """What is known of each slot, and of time; a Store."""
 
-    def state(self, slot: str) -> Any: ...
+    def state(self, slot: str) -> SlotFloor: ...
 
 
 class Custom(msgspec.Struct, frozen=True):
@@ -77,18 +84,18 @@ class TufRemote:
         root: Path | None,
         node: str,
         groups: Collection[str] = (),
-        hints: Mapping[str, int] | None = None,
+        wishes: Mapping[str, int] | None = None,
         clock: Clock | None = None,
-        pause: Any = time.sleep,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        """hints: slot -> the release that somebody wishes for, read after the metadata came."""
+        """wishes: slot -> the release that somebody wishes for, read after the metadata came."""
         self._transport = transport
         self._floors = floors
         self._trust = trust
         self._first_root = trust.first_root(root)
         self._node = node
         self._groups = frozenset(groups)
-        self._hints = {} if hints is None else hints
+        self._wishes = {} if wishes is None else wishes
         self._clock = clock or Clock()
         self._pause = pause
         self._targets: Mapping[str, TargetFile] = {}
@@ -156,7 +163,7 @@ class TufRemote:
             if custom.release >= floor and self._is_for(custom)
         ]
         found.sort(key=lambda pair: -pair[0].release)
-        wished = self._hints.get(slot)
+        wished = self._wishes.get(slot)
         looked_at = found[:_LOOKED_AT] + [pair for pair in found[_LOOKED_AT:] if pair[0].release == wished]
         offers: list[Release] = []
         for custom, target in looked_at:

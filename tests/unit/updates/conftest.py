@@ -48,7 +48,7 @@ class Node:
             root=self.root,
             node=self.name,
             groups=self.groups,
-            hints=self.wishes,
+            wishes=self.wishes,
             clock=self.wall.clock,
             pause=lambda seconds: None,
         )

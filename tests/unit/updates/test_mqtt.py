@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from brokers import Broker, amqtt, mosquitto
 from fleets import Publisher
+from proxy import Proxy
 
 from edgeinfer.config import UplinkConfig
 from edgeinfer.errors import UpdateError
@@ -82,6 +83,18 @@ def test_a_publisher_that_comes_back_is_asked_again(
     first.close()
     respond()
     assert came + b"".join(pieces) == content
+
+
+def test_a_slow_link_is_not_flooded(publisher: Publisher, respond: Respond, broker: Broker) -> None:
+    """A piece takes seconds here: whoever asked again all the time would never come to an end."""
+    content = big(publisher, 60_000)
+    respond()
+    with Proxy(broker.port) as proxy:
+        proxy.bytes_per_s = 20_000
+        transport = MqttTransport(UplinkConfig(url=proxy.url), "shop")
+        came = read_whole(transport, f"targets/blobs/{hashlib.sha256(content).hexdigest()}", len(content))
+        transport.close()
+    assert came == content
 
 
 @pytest.mark.parametrize(
