@@ -244,7 +244,7 @@ class TufRemote:
             os.fsync(file.fileno())
 
 
-class _Fetcher(FetcherInterface):
+class MetadataFetcher(FetcherInterface):
     """Lets the client of the framework read metadata over a transport, into memory: never into a temporary folder."""
 
     def __init__(self, transport: Transport) -> None:
@@ -267,7 +267,7 @@ class _Fetcher(FetcherInterface):
 def _updater(folder: Path, first_root: bytes, transport: Transport, now: datetime) -> Updater:
     # Files are named by content or by release already, and lie under these names on any web server.
     config = UpdaterConfig(prefix_targets_with_hash=False, max_delegations=1)
-    updater = Updater(str(folder), _METADATA, fetcher=_Fetcher(transport), config=config, bootstrap=first_root)
+    updater = Updater(str(folder), _METADATA, fetcher=MetadataFetcher(transport), config=config, bootstrap=first_root)
     # There is no public way to say what time it is; a test sees whether this one still works.
     updater._trusted_set.reference_time = now
     return updater
