@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
+from typing import Protocol
 
-from edgeinfer.updates.remote import Release
+
+class Addressed(Protocol):
+    """A release, as far as it says for whom it is: see Release."""
+
+    @property
+    def slot(self) -> str: ...
+
+    @property
+    def release(self) -> int: ...
+
+    @property
+    def groups(self) -> tuple[str, ...]: ...
+
+    @property
+    def rollout(self) -> float: ...
 
 
-def is_for(release: Release, node: str, groups: Collection[str]) -> bool:
+def is_for(release: Addressed, node: str, groups: Collection[str]) -> bool:
     """Every node decides for itself, and the same each time."""
     if release.groups and not set(release.groups).intersection(groups):
         return False

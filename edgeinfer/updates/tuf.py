@@ -155,21 +155,33 @@ class TufRemote:
         keep(self._floors, min(now, expires + timedelta(seconds=1)))
 
     def _of_slot(self, slot: str) -> Iterator[Release]:
-        """At or above the floor, the newest first; where somebody wishes for one of them, that one only."""
+        """At or above the floor, the newest first; where somebody wishes for one of them, that one only.
+
+        What cannot be understood, such as a manifest for later versions of this package, is passed over where there is
+        another one. Raises UpdateRefused where there is none, UpdateError.
+        """
         floor = max(1, self._floors.state(slot).floor)
         found = [
             (custom, target)
             for custom, target in self._announced(slot)
-            if custom.release >= floor and self._is_for(custom)
+            if custom.release >= floor and is_for(custom, self._node, self._groups)
         ]
         found.sort(key=lambda pair: -pair[0].release)
         wished = self._wishes.get(slot)
         looked_at = found[:_LOOKED_AT] + [pair for pair in found[_LOOKED_AT:] if pair[0].release == wished]
         offers: list[Release] = []
+        refused: list[ModelError] = []
         for custom, target in looked_at:
-            manifest, data = self._manifest(custom, target)
-            floor = max(floor, manifest.floor)
+            data = self._read_manifest(target)
+            try:
+                floor = max(floor, _checked(data, custom).floor)
+            except ModelError as wrong:
+                log.warning("%s is passed over: %s", target.path, wrong)
+                refused.append(wrong)
+                continue
             offers.append(Release(slot, custom.release, data, custom.groups, custom.rollout))
+        if refused and not offers:
+            raise UpdateRefused(f"no release of {slot} can be used: {refused[0].message}", hint=refused[0].hint)
         offers = [each for each in offers if each.release >= floor]
         chosen = [each for each in offers if each.release == wished]
         if wished is not None and not chosen:
@@ -189,25 +201,15 @@ class TufRemote:
                 raise UpdateRefused(f"{path} is signed as release {custom.release} of {custom.slot[:40]}")
             yield custom, target
 
-    def _is_for(self, custom: Custom) -> bool:
-        return is_for(
-            Release(custom.slot, custom.release, b"", custom.groups, custom.rollout), self._node, self._groups
-        )
-
-    def _manifest(self, custom: Custom, target: TargetFile) -> tuple[Manifest, bytes]:
+    def _read_manifest(self, target: TargetFile) -> bytes:
         if target.length > MANIFEST_BYTES_MAX:
             raise UpdateRefused(f"{target.path} has {target.length} bytes, at most {MANIFEST_BYTES_MAX} are allowed")
         data = read_whole(self._transport, _TARGETS + target.path, target.length, clock=self._clock)
         try:
             target.verify_length_and_hashes(data)
-            manifest = parse_manifest(data)
         except exceptions.LengthOrHashMismatchError as other:
             raise UpdateRefused(f"{target.path} is not what was signed") from other
-        except ModelError as wrong:
-            raise UpdateRefused(f"{target.path}: {wrong.message}", hint=wrong.hint) from wrong
-        if (manifest.slot, manifest.release) != (custom.slot, custom.release):
-            raise UpdateRefused(f"{target.path} is the manifest of release {manifest.release} of {manifest.slot}")
-        return manifest, data
+        return data
 
     def _download(self, sha256: str, length: int, beside: Path) -> str:
         """Go on behind what is there, again and again while that brings more; the sha256 of what is there then.
@@ -242,6 +244,14 @@ class TufRemote:
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
+
+
+def _checked(data: bytes, custom: Custom) -> Manifest:
+    """Raises ModelError for what is no manifest, or that of another release."""
+    manifest = parse_manifest(data)
+    if (manifest.slot, manifest.release) != (custom.slot, custom.release):
+        raise ModelError(f"it is the manifest of release {manifest.release} of {manifest.slot}")
+    return manifest
 
 
 class MetadataFetcher(FetcherInterface):

@@ -350,6 +350,8 @@ def test_a_signed_manifest_that_leaves_its_folder(publisher: Publisher, node: An
     publisher.repository.add(type(published)(escaping), {})
     with pytest.raises(UpdateRefused, match="no path within a bundle"):
         node.ask(publisher.served)
+    publisher.publish()
+    assert node.ask(publisher.served) == [2]
 
 
 # Time.
