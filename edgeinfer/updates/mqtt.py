@@ -54,6 +54,7 @@ class MqttTransport:
         self._link.open(None)
         # A reader that was left behind in its thread keeps the connection until it gives up, too.
         self._lock = threading.Lock()
+        self._is_closed = False
         self._is_up = self._was_up = False
         self._reading = 0
 
@@ -66,6 +67,7 @@ class MqttTransport:
             self._lock.release()
 
     def close(self) -> None:
+        self._is_closed = True
         if self._lock.acquire(timeout=_GOODBYE_S):
             self._link.close(_GOODBYE_S)
             self._lock.release()
@@ -75,6 +77,8 @@ class MqttTransport:
         heard_ns = asked_ns = self._clock.monotonic_ns()
         again_s = _ASK_AGAIN_S
         while not window.is_done:
+            if self._is_closed:
+                raise UpdateError(f"{path} is no longer wanted")
             if self._is_up:
                 for piece in window.due():
                     self._ask(Request(path, piece.offset, piece.length), piece.ticket)
