@@ -21,6 +21,10 @@ Name = Annotated[
         description="of letters, digits, '.', '_' and '-', and begin with a letter or digit",
     ),
 ]
+Slot = Annotated[
+    str,
+    Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}\Z", description="small letters, digits and -, such as detector"),
+]
 Word = Annotated[str, Meta(pattern=r"^[^\x00]+\Z", max_length=4096, description="some text without NUL characters")]
 
 
@@ -116,6 +120,21 @@ class UplinkConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_o
     commands: tuple[Literal["pause", "resume", "snapshot", "threshold", "reload"], ...] = ()
 
 
+class UpdatesConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Where new releases of models come from.
+
+    url: `https://…`, `mqtt://broker/REPOSITORY` or a folder; a broker is come to as `[uplink]` says, but for its URL.
+    root: the publisher's root metadata, which the trust begins with. slots: which are kept up to date, all where
+    empty. groups: those that this node belongs to. every: how often is asked, such as "1h".
+    """
+
+    url: Word
+    root: Word | None = None
+    slots: Annotated[tuple[Slot, ...], Meta(max_length=64)] = ()
+    groups: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
+    every: Word = "1h"
+
+
 class GovernorConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """When the pipelines are slowed to spare the board.
 
@@ -154,6 +173,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     uplink: UplinkConfig | None = None
     governor: GovernorConfig | None = None
     web: WebConfig | None = None
+    updates: UpdatesConfig | None = None
 
 
 def read_config(path: Path) -> Config:

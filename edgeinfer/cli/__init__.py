@@ -27,6 +27,7 @@ COMMANDS = {
     "bench": "measure single-stream latency and offline throughput, of the model alone and end to end",
     "tail": "print what a fleet sends to an MQTT broker, a line for each result, as it comes",
     "service": "run for good under systemd: install, uninstall, status, run, check",
+    "fleet": "publish models to nodes: keys, a signed repository, its releases, and serving it",
     "top": "show in the terminal how a node that runs with --web is doing, as its page does",
     "devices": "show what this board can use: each device with its evidence, or the reason why not and what mends it",
     "doctor": "say what is wrong here, and for each finding the command that mends it",

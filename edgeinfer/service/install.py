@@ -17,7 +17,8 @@ from edgeinfer.errors import OutputError, UsageError
 
 # The program that the unit files name; an installation puts its own there.
 _PROGRAM = "/usr/bin/edgeinfer"
-_UNITS = ("edgeinfer.service", "edgeinfer@.service")
+_UNITS = ("edgeinfer.service", "edgeinfer@.service", "edgeinfer-update.service", "edgeinfer-update.timer")
+_SERVICE, _TIMER = _UNITS[0], _UNITS[3]
 _PLACES = {
     **{unit: f"etc/systemd/system/{unit}" for unit in _UNITS},
     "sysusers.conf": "etc/sysusers.d/edgeinfer.conf",
@@ -154,12 +155,13 @@ class Installation:
             *self._reread(),
         ]
         if now:
-            steps.append(self._command("systemctl", "enable", "--now", _UNITS[0]))
+            steps.append(self._command("systemctl", "enable", "--now", _SERVICE, _TIMER))
         return steps
 
     def uninstall(self, *, purge: bool = False) -> Sequence[Step]:
         steps: list[Step] = [
-            self._command("systemctl", "disable", "--now", _UNITS[0], may_fail=True),
+            self._command("systemctl", "disable", "--now", _SERVICE, _TIMER, may_fail=True),
+            self._command("systemctl", "stop", _UNITS[2], may_fail=True),
             self._command("systemctl", "stop", "edgeinfer@*.service", may_fail=True),
         ]
         wants = self._root / "etc/systemd/system/multi-user.target.wants"
@@ -186,7 +188,7 @@ class Installation:
         return (_folder() / name).read_text().replace(_PROGRAM, str(self._program))
 
     def _refuse_beside_package(self) -> None:
-        if (self._root / "usr/lib/systemd/system" / _UNITS[0]).exists():
+        if (self._root / "usr/lib/systemd/system" / _SERVICE).exists():
             raise UsageError(
                 "the Debian package brings the service already", hint="sudo systemctl enable --now edgeinfer"
             )
@@ -204,7 +206,7 @@ def status(run: RunCommand = run_command) -> str:
     """The service and its instances in a few lines each. Raises UsageError without systemd."""
     listed = run(("systemctl", "list-units", "--all", "--plain", "--no-legend", "--full", "edgeinfer@*.service"))
     instances = [line.split()[0] for line in listed.stdout.splitlines() if line.strip()]
-    return "\n".join(_status_of(unit, run) for unit in (_UNITS[0], *instances))
+    return "\n".join(_status_of(unit, run) for unit in (_SERVICE, *instances))
 
 
 def _status_of(unit: str, run: RunCommand) -> str:

@@ -25,6 +25,7 @@ SCENARIOS = (
     "spool",
     "uplink",
     "blackhole",
+    "updates",
 )
 ROUNDS, QUICK_ROUNDS = 5, 2
 

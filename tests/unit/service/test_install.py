@@ -47,6 +47,8 @@ def test_it_writes_the_units_with_its_own_program_and_reads_them_in(tmp_path):
     assert files_below(tmp_path) == {
         "etc/systemd/system/edgeinfer.service",
         "etc/systemd/system/edgeinfer@.service",
+        "etc/systemd/system/edgeinfer-update.service",
+        "etc/systemd/system/edgeinfer-update.timer",
         "etc/sysusers.d/edgeinfer.conf",
         "etc/tmpfiles.d/edgeinfer.conf",
         "etc/udev/rules.d/60-edgeinfer.rules",
@@ -55,7 +57,7 @@ def test_it_writes_the_units_with_its_own_program_and_reads_them_in(tmp_path):
     assert f"ExecStart={PROGRAM} service run --config /etc/edgeinfer/edgeinfer.toml" in unit
     assert "/usr/bin/edgeinfer" not in unit
     assert "systemctl daemon-reload" in shell.ran
-    assert shell.ran[-1] == "systemctl enable --now edgeinfer.service"
+    assert shell.ran[-1] == "systemctl enable --now edgeinfer.service edgeinfer-update.timer"
 
 
 def test_a_dry_run_shows_every_file_and_command_and_does_nothing(tmp_path):
@@ -79,7 +81,7 @@ def test_an_uninstall_leaves_nothing_but_what_others_wrote(tmp_path):
     for step in Installation(tmp_path, PROGRAM, shell).uninstall():
         step.do()
     assert files_below(tmp_path) == {"etc/edgeinfer/edgeinfer.toml"}
-    assert shell.ran[0] == "systemctl disable --now edgeinfer.service"
+    assert shell.ran[0] == "systemctl disable --now edgeinfer.service edgeinfer-update.timer"
     for step in Installation(tmp_path, PROGRAM, Shell()).uninstall(purge=True):
         step.do()
     assert files_below(tmp_path) == set()
@@ -129,8 +131,12 @@ def test_an_instance_differs_from_the_service_in_its_own_places_only():
             assert "%i" in instance, instance
 
 
-@pytest.mark.parametrize("unit", ["edgeinfer.service", "edgeinfer@.service"])
-def test_the_sandbox_is_as_tight_as_was_promised(unit, tmp_path):
+# The updater tries a model without a network, and needs namespaces for that.
+@pytest.mark.parametrize(
+    ("unit", "score_max"),
+    [("edgeinfer.service", 1.7), ("edgeinfer@.service", 1.7), ("edgeinfer-update.service", 1.9)],
+)
+def test_the_sandbox_is_as_tight_as_was_promised(unit, score_max, tmp_path):
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze on this machine (Debian package systemd)")
     text = (UNITS / unit).read_text().replace("/usr/bin/edgeinfer", "/bin/true")
@@ -140,7 +146,7 @@ def test_the_sandbox_is_as_tight_as_was_promised(unit, tmp_path):
     score = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
     if score is None:
         pytest.skip(f"this systemd-analyze cannot do it offline: {done.stderr.strip()[-200:]}")
-    assert float(score.group(1)) <= 1.7
+    assert float(score.group(1)) <= score_max
     checked = subprocess.run(
         ["systemd-analyze", "verify", str(tmp_path / unit)], capture_output=True, text=True, timeout=60
     )

@@ -1,0 +1,1 @@
+"""The publisher's side of updates: keys, the signed repository, its releases, and serving them."""
