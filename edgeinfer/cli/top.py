@@ -131,8 +131,9 @@ class _Screen:
     def _pipelines(
         self, pipelines: Sequence[PipelineState], rates: Mapping[str, Sequence[int]], troubles: Sequence[Trouble]
     ) -> Iterator[str]:
+        names = [*(each.name for each in pipelines), *(each.name for each in troubles)]
         widths = (
-            max([8, *(min(len(each.name), _NAME_MAX) for each in (*pipelines, *troubles))]),
+            max([8, *(min(len(name), _NAME_MAX) for name in names)]),
             *_WIDTHS,
             max([6, *(len(each.device) for each in pipelines)]),
             _SPARK_SECONDS,

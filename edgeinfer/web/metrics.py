@@ -59,7 +59,9 @@ class _NodeCollector(Collector):
         yield GaugeMetricFamily("edgeinfer_alive", "1 while no pipeline hangs", float(state.health.alive))
         yield GaugeMetricFamily("edgeinfer_ready", "1 once every pipeline works or says why not", state.health.ready)
         yield GaugeMetricFamily("edgeinfer_degraded_reasons", "How much is wrong", len(state.health.reasons))
-        yield GaugeMetricFamily("edgeinfer_slowed_down", "1 while the governor spares the board", state.care is not None)
+        yield GaugeMetricFamily(
+            "edgeinfer_slowed_down", "1 while the governor spares the board", state.care is not None
+        )
         yield from _pipelines(state.pipelines, state.troubles)
         yield from self._durations(state.pipelines)
         if state.uplink is not None:
