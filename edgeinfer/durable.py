@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+from itertools import islice
 from pathlib import Path
+
+_LEFTOVER = re.compile(r"(?P<stem>.+)\.(?P<pid>[0-9]{1,10})\.new")
+_SWEPT_MAX = 4096
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -21,6 +26,31 @@ def replace_file(path: Path, content: bytes) -> None:
             beside.unlink()
         raise
     sync_folder(path.parent)
+
+
+def sweep(folder: Path, stem: str | None = None) -> None:
+    """Take away what `replace_file` left in a folder when the power went: of processes that are no more.
+
+    For whoever owns the folder, at the start; with a stem only what was to become a file of that name without suffix.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in islice(entries, _SWEPT_MAX):
+            left = _LEFTOVER.fullmatch(entry.name)
+            if left is None or stem not in (None, left["stem"]) or not entry.is_file(follow_symlinks=False):
+                continue
+            if not _lives(int(left["pid"])):
+                with contextlib.suppress(OSError):
+                    Path(entry.path).unlink()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # Somebody else's, or no number of a process: not ours to judge.
+    return True
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ from edgeinfer.cli.arguments import add_recorded_arguments, recorded_roots
 from edgeinfer.cli.terminal import configure_logging, show
 from edgeinfer.clock import Clock, ClockWatch
 from edgeinfer.config import Config, read_config, with_broker_of_outputs
-from edgeinfer.doctor import Finding, Patient, examine
+from edgeinfer.doctor import Finding, Patient, examine, user_of_unit
 from edgeinfer.errors import ConfigError
 from edgeinfer.paths import SYSTEM_FOLDER, state_folder
 
@@ -23,6 +23,7 @@ _SCHEMA = "edgeinfer.doctor/1"
 _WIDTH = 100
 _SEVERITIES = ("error", "warning", "note")
 _EXIT_ERRORS = 1
+_STATE_OF_SERVICE = Path("/var/lib/edgeinfer")
 
 Findings = Sequence[tuple[str, tuple[Finding, ...]]]
 
@@ -35,6 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help=f"the pipelines that are meant to run here ({_usual_config()}, where it is there)",
     )
+    parser.add_argument(
+        "--user",
+        metavar="NAME",
+        help="examine the permissions of this user, too (of the installed service's; without its configuration, none)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_recorded_arguments(parser)
 
@@ -44,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     configure_logging(quiet=True, debug=arguments.debug)
     roots = recorded_roots(arguments)
     config, wrong = _configured(arguments.config, roots)
-    found = [*wrong, *examine(_patient(arguments.model, config, roots))]
+    found = [*wrong, *examine(_patient(arguments, config, roots))]
     if arguments.json:
         show(msgspec.json.format(msgspec.json.encode(_facts(found)), indent=2).decode())
     else:
@@ -66,14 +72,20 @@ def _configured(path: Path | None, roots: Roots) -> tuple[Config | None, Finding
         return None, [("config", (Finding("error", wrong.message, wrong.hint),))]
 
 
-def _patient(model: str | None, config: Config | None, roots: Roots) -> Patient:
+def _patient(arguments: argparse.Namespace, config: Config | None, roots: Roots) -> Patient:
+    """Without a configuration that is named the machine's own is looked at, and with it the user of its service."""
     clock = Clock()
+    path = arguments.config or _usual_config()
+    user = arguments.user or (user_of_unit(roots) if arguments.config is None and roots.is_here else None)
     return Patient(
         board=recognise_board(roots),
         roots=roots,
         config=config,
-        model=model,
+        model=arguments.model,
         state=state_folder(),
+        user=user,
+        config_file=path if path.exists() else None,
+        state_of_user=_STATE_OF_SERVICE,
         clock=clock,
         clock_state=ClockWatch(clock).state(),
     )

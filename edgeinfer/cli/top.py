@@ -12,7 +12,7 @@ from pathlib import Path
 from edgeinfer.cli.ask import Node
 from edgeinfer.cli.terminal import cut, plain, show
 from edgeinfer.errors import UsageError
-from edgeinfer.web.bodies import MachineState, PipelineState, State, UplinkState
+from edgeinfer.web.bodies import MachineState, PipelineState, State, Trouble, UplinkState
 from edgeinfer.web.history import Second
 from edgeinfer.web.journal import Event, Line
 
@@ -112,10 +112,12 @@ class _Screen:
         if picture.trouble is not None:
             lines.append(self._line(f"! {picture.trouble}; this is from before", "bad"))
         lines += [self._line(f"! {reason}", "warn") for reason in state.health.reasons]
-        lines += ["", *self._pipelines(state.pipelines, picture.rates)]
+        lines += ["", *self._pipelines(state.pipelines, picture.rates, state.troubles)]
         if state.uplink is not None:
             lines += ["", self._line(_uplink(state.uplink), "" if state.uplink.is_connected else "warn")]
         lines += ["", self._line(_machine(state.machine))]
+        if state.care is not None:
+            lines.append(self._line(f"GOVERNOR  slows down: {state.care}", "warn"))
         if picture.events:
             lines += [
                 "",
@@ -126,9 +128,12 @@ class _Screen:
             lines += ["", self._line("LOG", "quiet"), *(self._line(*_logged(each)) for each in picture.log)]
         return lines
 
-    def _pipelines(self, pipelines: Sequence[PipelineState], rates: Mapping[str, Sequence[int]]) -> Iterator[str]:
+    def _pipelines(
+        self, pipelines: Sequence[PipelineState], rates: Mapping[str, Sequence[int]], troubles: Sequence[Trouble]
+    ) -> Iterator[str]:
+        names = [*(each.name for each in pipelines), *(each.name for each in troubles)]
         widths = (
-            max([8, *(min(len(each.name), _NAME_MAX) for each in pipelines)]),
+            max([8, *(min(len(name), _NAME_MAX) for name in names)]),
             *_WIDTHS,
             max([6, *(len(each.device) for each in pipelines)]),
             _SPARK_SECONDS,
@@ -139,6 +144,9 @@ class _Screen:
             yield self._line(_row(_cells(each, word, rates.get(each.name, ())), widths), _MOODS.get(word, "warn"))
             for below, mood in _below(each):
                 yield self._line(f"  {below}", mood)
+        for trouble in troubles:
+            yield self._line(_row((trouble.name[:_NAME_MAX], "failed"), widths), "bad")
+            yield self._line("  does not run, and is tried again", "quiet")
 
     def _line(self, text: str, mood: str = "") -> str:
         shown = cut(plain(text), self._columns)

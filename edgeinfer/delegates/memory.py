@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeinfer.delegates.installed import runtime_version
-from edgeinfer.durable import replace_file
+from edgeinfer.durable import replace_file, sweep
 from edgeinfer.paths import state_folder
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ class Memory:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder if folder is not None else state_folder() / "trials"
         self._passed: set[bytes] = set()
+        sweep(self._folder)
 
     def has(self, job: Mapping[str, Any]) -> bool:
         key = _key(job)

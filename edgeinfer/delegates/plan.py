@@ -15,7 +15,7 @@ from edgeinfer.board import Board
 from edgeinfer.bundle import ModelFile
 from edgeinfer.delegates.installed import runtime_versions
 from edgeinfer.delegates.ladder import Rung, rung_of_ladder
-from edgeinfer.durable import replace_file
+from edgeinfer.durable import replace_file, sweep
 from edgeinfer.errors import DeviceNotFound
 from edgeinfer.paths import state_folder
 
@@ -66,6 +66,7 @@ def write_plan(plan: Plan, folder: Path | None = None) -> Path:
     """Keep the plan in place of an earlier one for the same model. Raises OSError."""
     path = _path(plan.sha256, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent)
     replace_file(path, msgspec.json.format(msgspec.json.encode(plan), indent=1))
     return path
 

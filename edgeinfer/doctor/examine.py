@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from edgeinfer.doctor import board, broker, clock, devices, models, sources, state
+from edgeinfer.doctor import board, broker, clock, devices, models, sources, state, user
 from edgeinfer.doctor.finding import Finding, Patient
 
 
@@ -26,6 +26,7 @@ CHECKS: Mapping[str, Check] = {
     "disk": Check(state.disk, needs_machine=True),
     "spool": Check(state.spool, needs_machine=True),
     "devices": Check(devices.devices),
+    "user": Check(user.user, needs_machine=True),
     "sources": Check(sources.sources, needs_machine=True),
     "models": Check(models.models, needs_machine=True),
     "broker": Check(broker.broker, needs_machine=True),

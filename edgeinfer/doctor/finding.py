@@ -30,7 +30,8 @@ class Finding:
 class Patient:
     """A machine, and what it is meant to run. model: a word for one, beside those of the configuration.
 
-    state: the folder of it. libraries: what is installed; None for this interpreter's packages. clock_state: what the
+    state: the folder of it. user: another user to examine; config_file, state_of_user: what it reads, and where it
+    keeps its own state. libraries: what is installed; None for this interpreter's packages. clock_state: what the
     kernel says of its wall clock; None where it is not asked.
     """
 
@@ -39,6 +40,9 @@ class Patient:
     config: Config | None = None
     model: str | None = None
     state: Path | None = None
+    user: str | None = None
+    config_file: Path | None = None
+    state_of_user: Path | None = None
     libraries: Libraries | None = None
     clock: Clock = field(default_factory=Clock)
     clock_state: ClockState | None = None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from edgeinfer.durable import replace_file
+from edgeinfer.durable import replace_file, sweep
 from edgeinfer.errors import OutputError, UsageError
 
 # The program that the unit files name; an installation puts its own there.
@@ -81,6 +81,7 @@ class Write:
     def do(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(self.path.parent, self.path.stem)
             replace_file(self.path, self.content.encode())
             self.path.chmod(0o644)
         except OSError as refused:

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import Any
 
-from edgeinfer.durable import replace_file
+from edgeinfer.durable import replace_file, sweep
 from edgeinfer.errors import OutputError, UsageError
 from edgeinfer.uplink.messages import BadMessage, Numbered
 from edgeinfer.uplink.publication import Acknowledged, Connected, Event, Link, Lost, Publication, Received, Unheard
@@ -63,6 +63,7 @@ class Consumer:
         self._reception = Reception(self._config.prefix, acknowledges=acknowledge)
         self._state = None if state is None else Path(state)
         if self._state is not None:
+            sweep(self._state.parent, self._state.stem)
             _restore(self._reception, self._state)
         self._stopped = threading.Event()
         self._link: Link | None = None

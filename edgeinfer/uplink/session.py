@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from edgeinfer.clock import Clock
-from edgeinfer.durable import replace_file
+from edgeinfer.durable import replace_file, sweep
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,8 @@ class Sessions:
     """
 
     def __init__(self, path: Path | None, clock: Clock) -> None:
+        if path is not None:
+            sweep(path.parent, path.stem)
         start = min(max(_read(path) + 1, clock.unix_ns() // 10**9), _START_MAX)
         self._last = start << _CONNECTIONS_BITS
         _write(path, start)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.resources import files
-from typing import Annotated
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from starlette.applications import Starlette
@@ -19,6 +21,9 @@ from edgeinfer.errors import EdgeInferError, UsageError
 from edgeinfer.web.access import Access, is_same_origin
 from edgeinfer.web.live import LivePicture
 from edgeinfer.web.state import Watch
+
+if TYPE_CHECKING:
+    from edgeinfer.web.metrics import Exposition
 
 log = logging.getLogger(__name__)
 
@@ -216,12 +221,17 @@ class _Answers:
 
 
 def _exposition(watch: Watch) -> Callable[[], tuple[bytes, str]] | None:
-    try:
-        from edgeinfer.web.metrics import Exposition  # An extra of its own.
-    except ModuleNotFoundError:
+    """None where the extra is not installed. Loaded when first asked for: it takes 2 MB of memory."""
+    if find_spec("prometheus_client") is None:
         return None
-    exposition = Exposition(watch)
-    return lambda: (exposition.text(), exposition.content_type)
+
+    @cache
+    def exposition() -> Exposition:
+        from edgeinfer.web.metrics import Exposition
+
+        return Exposition(watch)
+
+    return lambda: (exposition().text(), exposition().content_type)
 
 
 def _may_act(request: Request) -> bool:

@@ -46,6 +46,13 @@ class PipelineState(msgspec.Struct, frozen=True, kw_only=True):
     viewers: int
 
 
+class Trouble(msgspec.Struct, frozen=True):
+    """A pipeline that does not run, and is tried again; why, in one line."""
+
+    name: str
+    reason: str
+
+
 class UplinkState(msgspec.Struct, frozen=True, kw_only=True):
     """state: see Uplink. Messages since the start; depth, bytes, oldest_s: of those that wait in the spool."""
 
@@ -72,7 +79,8 @@ class MachineState(msgspec.Struct, frozen=True, kw_only=True):
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """A node as it is now. at: RFC 3339. may_act: whoever asks brought the token; may_sign_in: there is one.
-    last_event, last_line: numbers of the newest in the journals."""
+    last_event, last_line: numbers of the newest in the journals. troubles: pipelines that do not run. care: why the
+    governor slows the others down, None where it does not."""
 
     node: str
     version: str
@@ -87,4 +95,6 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     uplink: UplinkState | None
     last_event: int
     last_line: int
+    troubles: tuple[Trouble, ...] = ()
+    care: str | None = None
     schema: str = SCHEMA

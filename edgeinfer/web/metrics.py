@@ -15,7 +15,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from edgeinfer.web.bodies import PipelineState, UplinkState
+from edgeinfer.web.bodies import PipelineState, Trouble, UplinkState
 from edgeinfer.web.histogram import BOUNDS_S, Distribution
 from edgeinfer.web.observer import STAGES
 from edgeinfer.web.state import Watch
@@ -59,7 +59,10 @@ class _NodeCollector(Collector):
         yield GaugeMetricFamily("edgeinfer_alive", "1 while no pipeline hangs", float(state.health.alive))
         yield GaugeMetricFamily("edgeinfer_ready", "1 once every pipeline works or says why not", state.health.ready)
         yield GaugeMetricFamily("edgeinfer_degraded_reasons", "How much is wrong", len(state.health.reasons))
-        yield from _pipelines(state.pipelines)
+        yield GaugeMetricFamily(
+            "edgeinfer_slowed_down", "1 while the governor spares the board", state.care is not None
+        )
+        yield from _pipelines(state.pipelines, state.troubles)
         yield from self._durations(state.pipelines)
         if state.uplink is not None:
             yield from _uplink(state.uplink)
@@ -79,8 +82,10 @@ class _NodeCollector(Collector):
             yield family
 
 
-def _pipelines(pipelines: Sequence[PipelineState]) -> Iterator[Metric]:
+def _pipelines(pipelines: Sequence[PipelineState], troubles: Sequence[Trouble]) -> Iterator[Metric]:
     state = GaugeMetricFamily("edgeinfer_pipeline_state", "1 for the state it is in", labels=["pipeline", "state"])
+    _add_states(state, {each.name: "failed" for each in troubles})
+    _add_states(state, {each.name: _word_of(each) for each in pipelines})
     fps = GaugeMetricFamily("edgeinfer_fps", "Results a second, of late", labels=["pipeline"])
     since = GaugeMetricFamily("edgeinfer_last_result_age_seconds", "Since its frame was taken", labels=["pipeline"])
     model = InfoMetricFamily("edgeinfer_model", "What computes", labels=["pipeline"])
@@ -88,9 +93,6 @@ def _pipelines(pipelines: Sequence[PipelineState]) -> Iterator[Metric]:
     score = GaugeMetricFamily("edgeinfer_score_min", "What scores below is left out", labels=["pipeline"])
     viewers = GaugeMetricFamily("edgeinfer_viewers", "Of the live picture", labels=["pipeline"])
     for each in pipelines:
-        present = "failed" if each.error is not None else each.state.partition(":")[0]
-        for word in _STATES:
-            state.add_metric([each.name, word], float(word == present))
         fps.add_metric([each.name], each.fps)
         if each.since_last_s is not None:
             since.add_metric([each.name], each.since_last_s)
@@ -102,6 +104,16 @@ def _pipelines(pipelines: Sequence[PipelineState]) -> Iterator[Metric]:
         viewers.add_metric([each.name], each.viewers)
     yield from (state, fps, since, model, device, score, viewers)
     yield from _counts(pipelines)
+
+
+def _word_of(pipeline: PipelineState) -> str:
+    return "failed" if pipeline.error is not None else pipeline.state.partition(":")[0]
+
+
+def _add_states(family: GaugeMetricFamily, present: Mapping[str, str]) -> None:
+    for name, now in present.items():
+        for word in _STATES:
+            family.add_metric([name, word], float(word == now))
 
 
 def _counts(pipelines: Sequence[PipelineState]) -> Iterator[Metric]:

@@ -17,7 +17,7 @@ from edgeinfer.pipeline import Pipeline
 from edgeinfer.result import Result
 from edgeinfer.uplink.bodies import BoardInfo
 from edgeinfer.uplink.commands import Controls
-from edgeinfer.web.bodies import MachineState, PipelineState, Seen, State, UplinkState
+from edgeinfer.web.bodies import MachineState, PipelineState, Seen, State, Trouble, UplinkState
 from edgeinfer.web.health import Health, Pulse, Vital, health_of
 from edgeinfer.web.history import Second
 from edgeinfer.web.journal import EventJournal, LogTail
@@ -41,7 +41,13 @@ class Told(Controls, Protocol):
     def pipelines(self) -> Sequence[Pipeline]: ...
 
     @property
+    def troubles(self) -> Mapping[str, str]: ...
+
+    @property
     def uplink(self) -> Uplink | None: ...
+
+    @property
+    def care(self) -> str | None: ...
 
 
 class Watch:
@@ -101,7 +107,9 @@ class Watch:
 
     def health(self) -> Health:
         uplink = self.node.uplink
-        return health_of([self._vital(each) for each in self.node.pipelines], None if uplink is None else uplink.state)
+        vitals = [self._vital(each) for each in self.node.pipelines]
+        vitals += [_vital_of_trouble(*each) for each in self.node.troubles.items()]
+        return health_of(vitals, None if uplink is None else uplink.state)
 
     def state(self, *, may_act: bool = False, may_sign_in: bool = False) -> State:
         """may_act, may_sign_in: whoever asks."""
@@ -120,6 +128,8 @@ class Watch:
             uplink=self.uplink(),
             last_event=self.events.last,
             last_line=self.log.last,
+            troubles=tuple(Trouble(*each) for each in self.node.troubles.items()),
+            care=self.node.care,
         )
 
     def history(self, after: int) -> Mapping[str, Sequence[Second]]:
@@ -189,6 +199,10 @@ class Watch:
             has_begun=pipeline.latest is not None,
             stalled_s=self._pulses[pipeline.name].stalled_s,
         )
+
+
+def _vital_of_trouble(name: str, reason: str) -> Vital:
+    return Vital(name=name, state="failed", error=reason, has_begun=False, stalled_s=0.0)
 
 
 class _Usage:

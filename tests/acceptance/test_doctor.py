@@ -60,3 +60,11 @@ def test_a_model_that_nothing_here_runs_is_an_error(edgeinfer, tmp_path):
     ran = edgeinfer("doctor", str(tmp_path / "none.tflite"))
     assert ran.code == 1
     assert "error    models: " in ran.out
+
+
+def test_another_user_is_examined_where_one_is_named(edgeinfer):
+    ran = edgeinfer("doctor", "--user", "no-such-user", "--json")
+    facts = json.loads(ran.out)
+    assert ran.code == 1
+    found = [each for each in facts["findings"] if each["check"] == "user"]
+    assert [each["what"] for each in found] == ["there is no user no-such-user"]

@@ -16,7 +16,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from edgeinfer.config import Config, PipelineConfig, UplinkConfig, WebConfig
+from edgeinfer.board import Vitals, Watch
+from edgeinfer.config import Config, GovernorConfig, PipelineConfig, UplinkConfig, WebConfig
 from edgeinfer.node import Node
 from edgeinfer.web.web import Web
 
@@ -112,13 +113,16 @@ def reading(chromium, tmp_path, monkeypatch, state):
     (tmp_path / "token").write_text(TOKEN)
 
     @contextmanager
-    def read(*pipelines: PipelineConfig, listen: str = "127.0.0.1:0", **words) -> Iterator[Reader]:
+    def read(
+        *pipelines: PipelineConfig, listen: str = "127.0.0.1:0", patient: bool = False, **words
+    ) -> Iterator[Reader]:
         chromium.get("about:blank")
         chromium.execute_cdp_cmd("Network.clearBrowserCookies", {})
         chromium.get_log("browser")
         chromium.get_log("performance")
         with closing(Web(WebConfig(listen=listen, token_file=str(tmp_path / "token")))) as web:
-            node = Node(Config(pipeline=pipelines, node="pi-7", **words), sinks_for=web.sinks_for)
+            config = Config(pipeline=pipelines, node="pi-7", **words)
+            node = Node(config, sinks_for=web.sinks_for, patient=patient)
             try:
                 web.start(node)
                 node.start()
@@ -277,6 +281,29 @@ def test_a_camera_that_went_away_is_not_passed_off_as_live(reading):
         reader.wait_for_text(".badge", "camera away")
         reader.wait_for_text("#troubles", "card degraded: source lost")
         reader.wait_for(lambda: reader.all(".frame.stale"))
+
+
+def test_a_pipeline_that_does_not_run_has_a_card_that_says_why_until_it_does(reading, tmp_path):
+    late = tmp_path / "late.ppm"
+    with reading(pipeline("card", CARD, "fake"), pipeline("film", str(late), "fake"), patient=True) as reader:
+        reader.open()
+        reader.wait_for_text("[data-trouble=film]", "late.ppm")
+        reader.wait_for_text("#condition", "degraded")
+        reader.wait_for_text("#troubles", "film failed: ")
+        runs, waits = reader.find("[data-pipeline=card]"), reader.find("[data-trouble=film]")
+        assert (runs.location["y"], runs.location["x"] < waits.location["x"]) == (waits.location["y"], True)
+        late.write_bytes(b"P6 2 2 255\n" + bytes(12))
+        reader.wait_for(lambda: reader.node.mend() or not reader.node.troubles)
+        reader.find("[data-pipeline=film]")
+        reader.wait_for(lambda: not reader.all("[data-trouble=film]"))
+
+
+def test_why_the_governor_slows_down_is_said(reading, monkeypatch):
+    monkeypatch.setattr(Watch, "look", lambda watch: Vitals(throttled=("the kernel throttles (cpufreq-cpu0)",)))
+    with reading(pipeline("card", CARD, "fake"), governor=GovernorConfig()) as reader:
+        reader.open()
+        reader.wait_for_text("#board", "Slowed down")
+        reader.wait_for_text("#board", "the kernel throttles (cpufreq-cpu0)")
 
 
 def test_a_node_that_ends_is_said_to_be_unreachable(reading):

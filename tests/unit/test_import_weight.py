@@ -39,3 +39,19 @@ def test_the_help_of_a_command_loads_no_runtime(name):
 @pytest.mark.parametrize("program", ["import edgeinfer", "import edgeinfer; dir(edgeinfer)"])
 def test_the_package_loads_no_runtime_no_opencv_and_no_numpy(program):
     assert loaded_by(program) & HEAVY == set()
+
+
+def test_a_page_loads_what_writes_metrics_when_it_is_first_asked_for_them():
+    begin = """
+from edgeinfer.config import Config, PipelineConfig, WebConfig
+from edgeinfer.node import Node
+from edgeinfer.web.web import Web
+pipeline = PipelineConfig(model="blood-cells", source="synthetic://test-card?fps=5", device="fake")
+web = Web(WebConfig(listen="127.0.0.1:0"))
+node = Node(Config(pipeline=(pipeline,)), sinks_for=web.sinks_for)
+web.start(node)
+"""
+    ask = "import urllib.request; urllib.request.urlopen(web.url + 'metrics').read()\n"
+    end = "web.close(); node.close()\n"
+    assert "prometheus_client" not in loaded_by(begin + end)
+    assert "prometheus_client" in loaded_by(begin + ask + end)

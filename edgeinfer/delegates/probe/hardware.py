@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import grp
 import os
 import re
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeinfer.access import group_of
 from edgeinfer.board.roots import Roots, entries, printable, read_bytes, read_line
 
 NVIDIA = "0x10de"
@@ -147,19 +146,8 @@ def refused_by(nodes: Sequence[Path]) -> tuple[Path, str] | None:
     """The first node that this user may not read and write, with its group; None where all are open."""
     for node in nodes:
         if not os.access(node, os.R_OK | os.W_OK):
-            return node, _group(node)
+            return node, group_of(node)
     return None
-
-
-def _group(node: Path) -> str:
-    """The group that a user could join to open the node, "" where that would not help."""
-    try:
-        status = node.stat()
-        name = grp.getgrgid(status.st_gid).gr_name
-    except (OSError, KeyError):
-        return ""
-    may = stat.S_IRGRP | stat.S_IWGRP
-    return "" if name == "root" or status.st_mode & may != may else name
 
 
 def _node(path: Path, classes: Path) -> Node:

@@ -243,6 +243,16 @@ async function act(name, action, body = {}) {
   await look();
 }
 
+// Of a pipeline that does not run there is nothing to look at but why.
+function troubleCard({ name, reason }) {
+  const card = make("article", { className: "card pipeline" },
+    make("div", { className: "head" }, make("h2", { textContent: name }), make("span", { className: "pill bad", textContent: "failed" })),
+    make("p", { className: "reason bad", textContent: reason }),
+    make("p", { className: "quiet", textContent: "It does not run, and is tried again." }));
+  card.dataset.trouble = name;
+  return card;
+}
+
 function trouble(reasons, mood) {
   const place = $("troubles");
   place.hidden = !reasons.length;
@@ -266,10 +276,11 @@ function showPipelines(state) {
     }
     cards.get(each.name).show(each, state.may_act);
   }
-  $("pipelines").classList.toggle("one", names.length === 1);
+  rebuild($("waiting"), JSON.stringify(state.troubles), () => state.troubles.map(troubleCard));
+  $("pipelines").classList.toggle("one", names.length === 1 && !state.troubles.length);
 }
 
-function showBoard({ board, machine, uptime_s: uptime }) {
+function showBoard({ board, machine, care, uptime_s: uptime }) {
   const degrees = Object.entries(machine.temperatures_c).map(([sensor, celsius]) =>
     [`Temperature ${sensor}`, `${say(celsius)} °C`, celsius >= 80 ? "bad" : celsius >= 70 ? "warn" : ""]);
   facts($("board"), [
@@ -281,6 +292,7 @@ function showBoard({ board, machine, uptime_s: uptime }) {
       : `${bytes(machine.memory_available_bytes)} of ${bytes(board.memory_bytes ?? 0)}`],
     ["Load of the board", machine.load.toFixed(2)],
     ...degrees,
+    ["Slowed down, for", care, "warn"],
     ["Up", duration(uptime)],
   ]);
 }

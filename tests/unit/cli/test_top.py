@@ -14,6 +14,7 @@ from edgeinfer.node import Node
 from edgeinfer.web.web import Web
 
 TOKEN = "0123456789abcdef0123"
+LIVE = "synthetic://test-card?fps=50&width=64&height=48"
 
 
 @pytest.fixture
@@ -26,10 +27,9 @@ def token(tmp_path):
 def url(tmp_path, monkeypatch, token):
     """Of a node that wants its token."""
     monkeypatch.setenv("EDGEINFER_STATE", str(tmp_path / "state"))
-    live = "synthetic://test-card?fps=50&width=64&height=48"
     with closing(Web(WebConfig(listen="0.0.0.0:0", token_file=str(token)))) as web:
         names = ("door", "hall")
-        pipelines = tuple(PipelineConfig(model="blood-cells", source=live, device="fake", name=name) for name in names)
+        pipelines = tuple(PipelineConfig(model="blood-cells", source=LIVE, device="fake", name=name) for name in names)
         node = Node(Config(pipeline=pipelines, node="pi-7"), sinks_for=web.sinks_for)
         with closing(node):
             web.start(node)
@@ -50,6 +50,27 @@ def test_it_shows_each_pipeline_with_its_state(url, token, capsys):
     assert hall.split()[:2] == ["hall", "paused"]
     assert any(line.startswith("PROCESS") for line in lines)
     assert max(map(len, lines)) <= 120
+
+
+def test_what_does_not_run_and_what_is_slowed_down_is_said(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGEINFER_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(Node, "care", "cpu-thermal is at 76 °C, its limit is 80 °C")
+    film = str(tmp_path / "absent.mp4")
+    pipelines = (
+        PipelineConfig(model="blood-cells", source=LIVE, device="fake", name="door"),
+        PipelineConfig(model="blood-cells", source=film, device="fake", name="film"),
+    )
+    with closing(Web(WebConfig(listen="127.0.0.1:0"))) as web:
+        node = Node(Config(pipeline=pipelines), sinks_for=web.sinks_for, patient=True)
+        with closing(node):
+            web.start(node)
+            assert main(["top", web.url, "--once"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("film"))
+    assert lines[at].split() == ["film", "failed"]
+    assert "tried again" in lines[at + 1]
+    assert any(line.startswith("! film failed: no such file") for line in lines)
+    assert "GOVERNOR  slows down: cpu-thermal is at 76 °C, its limit is 80 °C" in lines
 
 
 def test_without_the_token_it_says_which_flag_brings_it(url, capsys):

@@ -219,7 +219,7 @@ def test_a_pci_edge_tpu_needs_its_driver(tree):
 def test_a_closed_node_names_the_group_to_join(tree, monkeypatch):
     roots = with_libedgetpu(tree("raspberry-pi-5"))
     as_nobody(monkeypatch)
-    monkeypatch.setattr("edgeinfer.delegates.probe.hardware._group", lambda node: "apex")
+    monkeypatch.setattr("edgeinfer.delegates.probe.hardware.group_of", lambda node: "apex")
     row = rows_of(roots)["litert:edgetpu:pci"]
     assert row.reason == f"{roots.dev / 'apex_0'} is closed to this user (group apex)"
     assert row.remedy == "sudo usermod -aG apex $USER, then log in again"

@@ -21,6 +21,7 @@ from edgeinfer.node import Node
 from edgeinfer.web.web import Web
 
 TOKEN = "0123456789abcdef0123"
+DOCS = Path(__file__).parents[3] / "docs"
 LIVE = "synthetic://test-card?fps=50&width=64&height=48"
 
 
@@ -198,17 +199,32 @@ def test_metrics_are_as_prometheus_reads_them():
     assert {"edgeinfer_spool_messages", "edgeinfer_device", "process_resident_memory_bytes"} <= found.keys()
 
 
-def test_the_dashboard_asks_for_what_a_node_tells():
-    dashboard = (Path(__file__).parents[3] / "docs" / "grafana.json").read_text()
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> str:
+    """The metrics of a node that has everything."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEINFER_STATE", str(tmp_path_factory.mktemp("state")))
+        with site(uplink=UplinkConfig(url="mqtt://127.0.0.1:1")) as here:
+            here.wait_for_results()
+            return here.ask("/metrics")[1].decode()
+
+
+def test_the_dashboard_asks_for_what_a_node_tells(told):
+    dashboard = (DOCS / "grafana.json").read_text()
     asked = set(re.findall(r"(?:edgeinfer|process)_[a-z_]+", " ".join(re.findall(r'"expr": "(.*)"', dashboard))))
-    with site(uplink=UplinkConfig(url="mqtt://127.0.0.1:1")) as here:
-        here.wait_for_results()
-        told = here.ask("/metrics")[1].decode()
     families = set(re.findall(r"^# TYPE (\S+) histogram$", told, re.M))
     names = set(re.findall(r"^# TYPE (\S+)", told, re.M))
     names |= {f"{family}_{part}" for family in families for part in ("bucket", "sum", "count")}
     assert asked - names == set()
     assert len(asked) > 15
+
+
+def test_each_metric_is_documented_and_each_that_is_documented_is_told(told):
+    names = {name for name in re.findall(r"^# TYPE (\S+)", told, re.M) if name.startswith("edgeinfer_")}
+    table = (DOCS / "web.md").read_text().partition("### Metrics")[2].partition("\n## ")[0]
+    columns = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `edgeinfer_")]
+    documented = [name for column in columns for name in re.findall(r"`(edgeinfer_[a-z_]+)`", column)]
+    assert sorted(documented) == sorted(names)
 
 
 def test_the_page_may_load_nothing_from_elsewhere_and_stand_in_no_frame():
