@@ -324,6 +324,7 @@ def _decode(decoder: str, stated: DecodeFacts, said: Overrides, convention: Conv
             (stated.output_is, "model.toml"),
             (convention.output_is, "the operators and the quantisation of its output"),
         ),
+        masks=bool(stated.masks if said.masks is None else said.masks),
     )
 
 

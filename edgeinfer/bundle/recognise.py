@@ -204,6 +204,7 @@ _FED = {
         "rgb", (0.0,), (1.0,), "letterbox", "MoveNet takes red-green-blue pixels as they are, letterboxed", pad=0,
         labels=(),
     ),
+    "deeplab": _Fed("rgb", (127.5,), (127.5,), "stretch", "DeepLab takes red-green-blue in -1..1, stretched"),
 }
 
 

@@ -30,8 +30,8 @@ class Level:
 def find_levels(
     specs: tuple[TensorSpec, ...], image: ImageInput, features: tuple[int, ...], form: str
 ) -> tuple[Level, ...]:
-    """For each stride the outputs [1, cells, n] with n of `features`, by their cells; where these are free, in the
-    file's order. Raises ModelError where they are not that; `form` says what would be.
+    """For each stride the outputs [1, cells, n] with n of `features`, by their cells; where these are free, by the
+    stride that ends their names. Raises ModelError where they are not that; `form` says what would be.
     """
     found = ", ".join(spec.describe() for spec in specs)
     wrong = ModelError(f"{len(specs)} outputs ({found}), expected {form} for each of the strides 8, 16 and 32")
@@ -45,7 +45,7 @@ def find_levels(
     for stride, cells in zip(LEVEL_STRIDES, counts, strict=True):
         heads = []
         for feature in features:
-            fits = [index for index in left if specs[index].shape[1:] in ((cells, feature), (-1, feature))]
+            fits = [index for index in left if _is_of(specs[index], stride, cells, feature)]
             if not fits:
                 raise wrong
             left.remove(fits[0])
@@ -55,3 +55,9 @@ def find_levels(
             heads.append(Head(fits[0], spec, feature, cells, features_first=False))
         levels.append(Level(stride, image.width // stride, tuple(heads)))
     return tuple(levels)
+
+
+def _is_of(spec: TensorSpec, stride: int, cells: int, feature: int) -> bool:
+    if spec.shape[1] == -1:
+        return spec.shape[2] == feature and spec.name.rpartition("_")[2] == str(stride)
+    return spec.shape[1:] == (cells, feature)
