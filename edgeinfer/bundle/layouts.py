@@ -66,9 +66,7 @@ def _nanodet_fits(shapes: Sequence[Shape], width: int, height: int) -> Iterator[
 
 
 def _ultraface_fits(shapes: Sequence[Shape], width: int, height: int) -> Iterator[Fit]:
-    priors = sum(
-        math.ceil(width / stride) * math.ceil(height / stride) * boxes for stride, boxes in _ULTRAFACE_PRIORS
-    )
+    priors = sum(math.ceil(width / stride) * math.ceil(height / stride) * boxes for stride, boxes in _ULTRAFACE_PRIORS)
     if sorted(shapes) == [(shapes[0][0], priors, 2), (shapes[0][0], priors, 4)]:
         yield "detect", "ultraface", f"{priors} boxes with the scores of background and face"
 

@@ -307,7 +307,9 @@ def _decode(decoder: str, stated: DecodeFacts, said: Overrides, convention: Conv
     why = convention.why
     return Decode(
         decoder=decoder,
-        score_min=_given(said.score_min, stated.score_min, 0.25 if convention.score_min is None else convention.score_min),
+        score_min=_given(
+            said.score_min, stated.score_min, 0.25 if convention.score_min is None else convention.score_min
+        ),
         iou_max=_given(said.iou_max, stated.iou_max, 0.5),
         max_results=one("most results", said.max_results, stated.max_results, 5 if decoder == "classify" else 100),
         box_units=pick.need(

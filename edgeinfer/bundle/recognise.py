@@ -154,9 +154,20 @@ def conventions(decoder: str, file: ModelFile, layout: Layout | None = None) -> 
     if decoder in _FED:
         fed = _FED[decoder]
         mean, std, raw_bytes = _range_of(spec, (fed.mean, fed.std))
+        # Its integer models were quantised for the very bytes of the picture, also in steps of 1/128.
+        raw_bytes = raw_bytes if decoder != "deeplab" or _pixel_range(spec) is None else True
         return Convention(
-            gray or fed.colour, mean, std, raw_bytes, fed.fit, "pixels", "probabilities", fed.why,
-            fed.pad, fed.labels, fed.score_min,
+            gray or fed.colour,
+            mean,
+            std,
+            raw_bytes,
+            fed.fit,
+            "pixels",
+            "probabilities",
+            fed.why,
+            fed.pad,
+            fed.labels,
+            fed.score_min,
         )
     mean, std, raw_bytes = _range_of(spec, None)
     if mean is None:
@@ -193,15 +204,31 @@ _FED = {
         "NanoDet takes blue-green-red pixels in standard deviations of ImageNet, letterboxed",
     ),
     "ultraface": _Fed(
-        "rgb", (127.0,), (128.0,), "stretch", "UltraFace takes red-green-blue in -1..1, stretched", labels=_FACE,
+        "rgb",
+        (127.0,),
+        (128.0,),
+        "stretch",
+        "UltraFace takes red-green-blue in -1..1, stretched",
+        labels=_FACE,
         score_min=0.6,
     ),
     "yunet": _Fed(
-        "bgr", (0.0,), (1.0,), "letterbox", "YuNet takes blue-green-red pixels as they are, letterboxed", pad=0,
-        labels=_FACE, score_min=0.6,
+        "bgr",
+        (0.0,),
+        (1.0,),
+        "letterbox",
+        "YuNet takes blue-green-red pixels as they are, letterboxed",
+        pad=0,
+        labels=_FACE,
+        score_min=0.6,
     ),
     "movenet": _Fed(
-        "rgb", (0.0,), (1.0,), "letterbox", "MoveNet takes red-green-blue pixels as they are, letterboxed", pad=0,
+        "rgb",
+        (0.0,),
+        (1.0,),
+        "letterbox",
+        "MoveNet takes red-green-blue pixels as they are, letterboxed",
+        pad=0,
         labels=(),
     ),
     "deeplab": _Fed("rgb", (127.5,), (127.5,), "stretch", "DeepLab takes red-green-blue in -1..1, stretched"),
@@ -238,9 +265,7 @@ def _readings(spec: TensorSpec, stated_size: tuple[int, int] | None) -> list[Ima
 def _takes_any_size(file: ModelFile) -> bool:
     """Whether its grids follow the picture, as those of a YuNet do."""
     shapes = [(spec.shape, spec.dtype.kind) for spec in file.outputs]
-    return any(
-        decoder == "yunet" for _, decoder, _ in layout_fits(*_FREE_SIZE, shapes, keypoints=None, classes=None)
-    )
+    return any(decoder == "yunet" for _, decoder, _ in layout_fits(*_FREE_SIZE, shapes, keypoints=None, classes=None))
 
 
 def _stated_size(file: ModelFile) -> tuple[int, int] | None:

@@ -22,6 +22,5 @@ def to_keypoints(points: npt.NDArray[np.float32], where: Placement) -> list[tupl
     placed[~np.isfinite(placed).all(axis=-1)] = 0.0
     np.clip(placed, 0.0, 1.0, out=placed)
     return [
-        tuple((round(x, 6), round(y, 6), round(score, 5)) for x, y, score in keypoints)
-        for keypoints in placed.tolist()
+        tuple((round(x, 6), round(y, 6), round(score, 5)) for x, y, score in keypoints) for keypoints in placed.tolist()
     ]

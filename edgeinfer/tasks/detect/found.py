@@ -65,7 +65,9 @@ def to_outcome(found: Found, decode: Decode, where: Placement, label: Callable[[
     # Rounded before it is judged: a box that has no area when written has none.
     boxes_xyxy = _rounded(where.to_source(found.boxes_xyxy), 1e6)
     scores = _rounded(np.minimum(np.maximum(found.scores, 0.0, dtype=np.float64), 1.0), 1e5)
-    bodies: Iterable[tuple[Keypoint, ...] | None] = repeat(None) if found.points is None else to_keypoints(found.points, where)
+    bodies: Iterable[tuple[Keypoint, ...] | None] = (
+        repeat(None) if found.points is None else to_keypoints(found.points, where)
+    )
     detections: list[Detection] = []
     # Without keypoints there is no end to them, so that the lengths differ.
     for x_min, y_min, x_max, y_max, score, class_id, keypoints in zip(

@@ -33,9 +33,7 @@ class Movenet:
     def decode(self, raw: tuple[Array, ...], where: Placement) -> Outcome:
         stored = raw[0]
         if stored.shape != (1, 1, COCO_KEYPOINTS, 3):
-            raise ModelError(
-                f"output {self._spec.name!r} came as {list(stored.shape)}, not as {self._spec.describe()}"
-            )
+            raise ModelError(f"output {self._spec.name!r} came as {list(stored.shape)}, not as {self._spec.describe()}")
         # A NaN compares false.
         if self._least is None or not (stored[0, 0, :, 2] >= self._least).any():
             return _NOBODY

@@ -64,9 +64,7 @@ class Yolov8Pose:
         decode = self._bundle.decode
         return to_outcome(without_doubles(found, decode.iou_max), decode, where, self._bundle.label)
 
-    def _points(
-        self, numbers: npt.NDArray[np.float32], scores: npt.NDArray[np.float32]
-    ) -> npt.NDArray[np.float32]:
+    def _points(self, numbers: npt.NDArray[np.float32], scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         points = np.empty((scores.size, self._count, 3), dtype=np.float32)
         points[:, :, : self._numbers] = numbers.reshape(self._count, self._numbers, -1).transpose(2, 0, 1)
         if self._numbers == 2:

@@ -60,9 +60,7 @@ class Deeplab:
     def _class_ids(self, stored: Array) -> Array:
         """(height, width) int16: the class of each cell, -1 where there is none."""
         if stored.ndim != len(self._spec.shape) or stored.shape[0] != 1 or 0 in stored.shape:
-            raise ModelError(
-                f"output {self._spec.name!r} came as {list(stored.shape)}, not as {self._spec.describe()}"
-            )
+            raise ModelError(f"output {self._spec.name!r} came as {list(stored.shape)}, not as {self._spec.describe()}")
         if self._class_axis is None:
             return np.where((stored[0] >= 0) & (stored[0] < self._classes), stored[0], _NO_CLASS).astype(np.int16)
         # One scale for all: the largest as stored is the largest in truth.
@@ -71,7 +69,7 @@ class Deeplab:
         if scores.dtype.kind == "f":
             best = np.take_along_axis(scores, class_ids[..., None], axis=-1)[..., 0]
             class_ids[np.isnan(best)] = _NO_CLASS
-        return class_ids.astype(np.int16)
+        return np.asarray(class_ids, dtype=np.int16)
 
 
 def _class_axis(spec: TensorSpec, bundle: Bundle) -> int | None:
