@@ -34,8 +34,6 @@ _PASSES_THROUGH = frozenset(
     | {"QuantizeLinear", "DequantizeLinear"}
 )
 _JOINS = frozenset({"CONCATENATION", "Concat", "ScatterND", "SCATTER_ND"})
-# A keypoint head, 4 + 1 + 17 * 3 features, has the form of a detector of 52 classes.
-_COCO_POSE_FEATURES = 56
 _WIDEST_GRAY = 2.0
 # What a model whose sides are free is given where nobody says more: the size that YuNet is published with.
 _FREE_SIZE = (320, 320)
@@ -308,7 +306,7 @@ def _yolo_fits(file: ModelFile, image: ImagePlace) -> list[Recognised]:
     classes = _class_count(file)
     text = file.outputs[0].describe()
     fits = []
-    if second in grids and _has_classes(first - 4, classes) and (first != _COCO_POSE_FEATURES or classes is not None):
+    if second in grids and _has_classes(first - 4, classes):
         fits.append(Recognised("detect", "yolov8", f"output {text}: 4 + {first - 4} classes by {second} cells"))
     anchors = {cells * _ANCHORS_PER_CELL for cells in grids}
     if first in anchors and _has_classes(second - 5, classes):
@@ -341,7 +339,7 @@ def _cells_first_fits(file: ModelFile, features: int, classes: int | None) -> li
     scores has decoded the boxes already, which YOLOX's own export does not.
     """
     could_be_x = _has_classes(features - 5, classes)
-    could_be_8 = _has_classes(features - 4, classes) and features != _COCO_POSE_FEATURES
+    could_be_8 = _has_classes(features - 4, classes)
     if classes is None and file.ops and not _is_compiled(file):
         has_softmax = any(op in _SOFTMAX for op in file.ops)
         could_be_x, could_be_8 = could_be_x and not has_softmax, could_be_8 and has_softmax

@@ -159,8 +159,8 @@ def summary(result: Result) -> str:
     if result.keypoints is not None:
         return "1 body" if result.keypoints else "nothing"
     counts: dict[str, int] = {}
-    for found in (*(result.detections or ()), *(result.segments or ())):
-        counts[found.label] = counts.get(found.label, 0) + 1
+    for label in [*(each.label for each in result.detections or ()), *(each.label for each in result.segments or ())]:
+        counts[label] = counts.get(label, 0) + 1
     return ", ".join(f"{count} {label}" for label, count in sorted(counts.items())) or "nothing"
 
 

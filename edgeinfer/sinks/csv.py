@@ -35,8 +35,8 @@ COLUMNS = (
 class CsvSink:
     """RFC 4180 with a header; a frame in which nothing was found has no row. Coordinates 0..1 of the source.
 
-    area: the share of the picture that belongs to a segment. keypoints: of an object, `x y score` with `;` between; of a
-    body alone in the picture a row each, of its number, the point being both corners. Masks are not written.
+    area: the share of the picture that belongs to a segment; its mask is not written. keypoints: of an object, `x y
+    score` with `;` between. A body alone in the picture has a row for each keypoint, whose corners are that point.
     A row with an `inferred_age_ms` is of a reused result: found in a frame that was taken so long before.
     """
 

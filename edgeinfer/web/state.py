@@ -216,8 +216,8 @@ def _seen(result: Result | None) -> Iterable[Seen]:
     if result.keypoints is not None:
         return [Seen("body", count=1)] if result.keypoints else []
     counts: dict[str, int] = {}
-    for found in (*(result.detections or ()), *(result.segments or ())):
-        counts[found.label] = counts.get(found.label, 0) + 1
+    for label in [*(each.label for each in result.detections or ()), *(each.label for each in result.segments or ())]:
+        counts[label] = counts.get(label, 0) + 1
     most = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
     return [Seen(label, count=count) for label, count in most[:_SEEN_MAX]]
 

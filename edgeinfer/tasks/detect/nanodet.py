@@ -46,7 +46,7 @@ class Nanodet:
             return NOTHING
         image, decode = self._bundle.image, self._bundle.decode
         size = np.array([image.width, image.height] * 2, dtype=np.float32)[:, None]
-        boxes_xyxy: npt.NDArray[np.float32] = np.concatenate([part[0] for part in parts], axis=1) / size
+        boxes_xyxy = (np.concatenate([part[0] for part in parts], axis=1) / size).astype(np.float32)
         class_ids = np.concatenate([part[2] for part in parts])
         found = Found(boxes_xyxy, scores, class_ids)[by_score(scores)]
         return to_outcome(without_doubles(found, decode.iou_max), decode, where, self._bundle.label)
