@@ -21,11 +21,12 @@ MASK_COEFFICIENTS = 32
 
 
 def layout_fits(
-    width: int, height: int, outputs: Sequence[tuple[Shape, str]], *, keypoints: int | None, classes: int | None
+    width: int, height: int, outputs: Sequence[tuple[Shape, str]], *, keypoint_shape: tuple[int, int] | None, classes: int | None
 ) -> Iterator[Fit]:
     """All that the outputs, (shape, dtype's kind) each, of a model with that picture fit.
 
-    keypoints, classes: how many the file's metadata name; None where they name none.
+    keypoint_shape: how many keypoints the file's metadata name, and numbers of each; classes: how many they name; None
+    where they name none.
     """
     shapes = [shape for shape, _ in outputs]
     if any(not shape or shape[0] not in (1, -1) for shape in shapes):
@@ -38,7 +39,7 @@ def layout_fits(
         yield from _ultraface_fits(shapes, width, height)
         yield from _yolov8_seg_fits(shapes, width, height, classes)
     elif len(shapes) == 1:
-        yield from _single_fits(shapes[0], outputs[0][1], width, height, keypoints, classes)
+        yield from _single_fits(shapes[0], outputs[0][1], width, height, keypoint_shape, classes)
 
 
 def level_cells(width: int, height: int) -> tuple[int, ...]:
@@ -82,7 +83,7 @@ def _yolov8_seg_fits(shapes: Sequence[Shape], width: int, height: int, classes: 
 
 
 def _single_fits(
-    shape: Shape, kind: str, width: int, height: int, keypoints: int | None, classes: int | None
+    shape: Shape, kind: str, width: int, height: int, keypoint_shape: tuple[int, int] | None, classes: int | None
 ) -> Iterator[Fit]:
     if shape[1:] == (1, COCO_KEYPOINTS, 3):
         yield "pose", "movenet", f"one body of {COCO_KEYPOINTS} keypoints"
@@ -92,9 +93,9 @@ def _single_fits(
         yield "segment", "deeplab", f"{channels} class scores for each pixel"
     elif len(shape) == 3:
         found = _features(shape, sum(level_cells(width, height)))
-        named = 3 * (keypoints or COCO_KEYPOINTS)
-        if found is not None and _counts(found - 4 - named, classes or 1):
-            yield "pose", "yolov8-pose", f"a box, {found - 4 - named} class and {named // 3} keypoints for each cell"
+        count, numbers = keypoint_shape or (COCO_KEYPOINTS, 3)
+        if found is not None and _counts(found - 4 - count * numbers, classes or 1):
+            yield "pose", "yolov8-pose", f"a box, class scores and {count} keypoints for each cell"
 
 
 def _features(shape: Shape, cells: int) -> int | None:

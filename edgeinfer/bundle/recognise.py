@@ -263,7 +263,7 @@ def _readings(spec: TensorSpec, stated_size: tuple[int, int] | None) -> list[Ima
 def _takes_any_size(file: ModelFile) -> bool:
     """Whether its grids follow the picture, as those of a YuNet do."""
     shapes = [(spec.shape, spec.dtype.kind) for spec in file.outputs]
-    return any(decoder == "yunet" for _, decoder, _ in layout_fits(*_FREE_SIZE, shapes, keypoints=None, classes=None))
+    return any(decoder == "yunet" for _, decoder, _ in layout_fits(*_FREE_SIZE, shapes, keypoint_shape=None, classes=None))
 
 
 def _stated_size(file: ModelFile) -> tuple[int, int] | None:
@@ -317,12 +317,13 @@ def _yolo_fits(file: ModelFile, image: ImagePlace) -> list[Recognised]:
 
 
 def _layout_fits(file: ModelFile, image: ImagePlace) -> list[Recognised]:
-    keypoints = _literal(file.metadata.extra.get("kpt_shape"))
+    stated = _literal(file.metadata.extra.get("kpt_shape"))
+    is_pair = isinstance(stated, (list, tuple)) and len(stated) == 2 and all(isinstance(size, int) for size in stated)
     fits = layout_fits(
         image.width,
         image.height,
         [(spec.shape, spec.dtype.kind) for spec in file.outputs],
-        keypoints=keypoints[0] if isinstance(keypoints, (list, tuple)) and keypoints else None,
+        keypoint_shape=(stated[0], stated[1]) if is_pair else None,
         classes=_class_count(file),
     )
     return [Recognised(*fit) for fit in fits]
