@@ -21,7 +21,12 @@ MASK_COEFFICIENTS = 32
 
 
 def layout_fits(
-    width: int, height: int, outputs: Sequence[tuple[Shape, str]], *, keypoint_shape: tuple[int, int] | None, classes: int | None
+    width: int,
+    height: int,
+    outputs: Sequence[tuple[Shape, str]],
+    *,
+    keypoint_shape: tuple[int, int] | None,
+    classes: int | None,
 ) -> Iterator[Fit]:
     """All that the outputs, (shape, dtype's kind) each, of a model with that picture fit.
 

@@ -263,7 +263,9 @@ def _readings(spec: TensorSpec, stated_size: tuple[int, int] | None) -> list[Ima
 def _takes_any_size(file: ModelFile) -> bool:
     """Whether its grids follow the picture, as those of a YuNet do."""
     shapes = [(spec.shape, spec.dtype.kind) for spec in file.outputs]
-    return any(decoder == "yunet" for _, decoder, _ in layout_fits(*_FREE_SIZE, shapes, keypoint_shape=None, classes=None))
+    return any(
+        decoder == "yunet" for _, decoder, _ in layout_fits(*_FREE_SIZE, shapes, keypoint_shape=None, classes=None)
+    )
 
 
 def _stated_size(file: ModelFile) -> tuple[int, int] | None:

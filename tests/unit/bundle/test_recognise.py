@@ -158,9 +158,7 @@ UNCLEAR = {
     "a pose model": model((1, 3, 640, 640), (1, 56, CELLS_640)),
     "a pose model, said": model((1, 3, 640, 640), (1, 56, CELLS_640), extra={**ULTRALYTICS, "task": "pose"}),
     "turned boxes, said": model((1, 3, 640, 640), (1, 84, CELLS_640), extra={**ULTRALYTICS, "task": "obb"}),
-    "segments, said to be boxes": model(
-        (1, 3, 640, 640), [(1, 116, CELLS_640), (1, 32, 160, 160)], extra=ULTRALYTICS
-    ),
+    "segments, said to be boxes": model((1, 3, 640, 640), [(1, 116, CELLS_640), (1, 32, 160, 160)], extra=ULTRALYTICS),
     "without doubles already": model((1, 3, 640, 640), (1, 300, 6), extra=ULTRALYTICS),
     "a map of real numbers": model((1, 513, 513, 3), (1, 513, 513), made_by="ARG_MAX"),
     "an embedding": model((1, 224, 224, 3), (1, 1280), made_by="MEAN"),

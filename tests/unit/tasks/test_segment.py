@@ -35,7 +35,9 @@ def made_map():
 def one_hot(dtype, is_planar):
     scores = np.eye(3, dtype=np.float32)[made_map()] * 4 - 2
     scores = scores.transpose(2, 0, 1) if is_planar else scores
-    spec = TensorSpec("out", (1, *scores.shape), np.dtype(dtype), None if dtype == "float32" else Quantization((0.1,), (3,)))
+    spec = TensorSpec(
+        "out", (1, *scores.shape), np.dtype(dtype), None if dtype == "float32" else Quantization((0.1,), (3,))
+    )
     return spec, quantize(scores, spec)[None]
 
 
@@ -118,7 +120,10 @@ def test_yolo_masks_are_those_of_the_reference(make_bundle, is_int8, is_nhwc):
     quantization = Quantization((1 / 8,), (5,)) if is_int8 else None
     dtype = np.dtype(np.int8 if is_int8 else np.float32)
     kept = prototypes.transpose(1, 2, 0) if is_nhwc else prototypes
-    specs = (TensorSpec("head", (1, 39, 84), np.dtype(np.float32)), TensorSpec("protos", (1, *kept.shape), dtype, quantization))
+    specs = (
+        TensorSpec("head", (1, 39, 84), np.dtype(np.float32)),
+        TensorSpec("protos", (1, *kept.shape), dtype, quantization),
+    )
     raw = (head[None], quantize(kept, specs[1])[None])
     bundle = with_masks(make_bundle(specs, "yolov8-seg", task="segment", labels=LABELS, score_min=0.4))
     found = make_segment(bundle, specs).decode(raw, WHOLE).segments
