@@ -91,7 +91,10 @@ def _draw_segment(pixels: Pixels, segment: Segment, line: int) -> None:
     if segment.box_xyxy is None:
         _draw_text(pixels, caption, (0, (line + 1) * (_text_height(pixels) + 6)), colour)
         return
-    left, top = round(segment.box_xyxy[0] * width), round(segment.box_xyxy[1] * height)
+    left, top, right, bottom = (
+        round(share * size) for share, size in zip(segment.box_xyxy, (width, height) * 2, strict=True)
+    )
+    cv2.rectangle(pixels, (left, top), (right, bottom), colour, max(1, round(height / 240)), cv2.LINE_AA)
     _draw_text(pixels, caption, (left, top), colour)
 
 
