@@ -117,6 +117,7 @@ def _map_channels(shape: Shape, width: int, height: int) -> int:
     """Classes of a map of scores with the picture's proportions, [1, h, w, classes] or [1, classes, h, w]; else 0."""
     for rows, columns, channels in ((shape[1], shape[2], shape[3]), (shape[2], shape[3], shape[1])):
         is_map = 1 < rows <= height and 1 < columns <= width and abs(rows * width - columns * height) <= width + height
-        if is_map and channels >= 2 and rows >= 16:
+        # Of three channels it may as well be a picture.
+        if is_map and channels >= 2 and channels != 3 and rows >= 16:
             return channels
     return 0

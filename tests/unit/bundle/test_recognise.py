@@ -160,6 +160,7 @@ UNCLEAR = {
     "turned boxes, said": model((1, 3, 640, 640), (1, 84, CELLS_640), extra={**ULTRALYTICS, "task": "obb"}),
     "segments, said to be boxes": model((1, 3, 640, 640), [(1, 116, CELLS_640), (1, 32, 160, 160)], extra=ULTRALYTICS),
     "without doubles already": model((1, 3, 640, 640), (1, 300, 6), extra=ULTRALYTICS),
+    "a picture from a picture": model((1, 3, 64, 64), (1, 3, 64, 64), made_by="Conv"),
     "a map of real numbers": model((1, 513, 513, 3), (1, 513, 513), made_by="ARG_MAX"),
     "an embedding": model((1, 224, 224, 3), (1, 1280), made_by="MEAN"),
     "one number": model((1, 224, 224, 3), (1, 1), made_by="LOGISTIC"),
