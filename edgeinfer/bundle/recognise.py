@@ -152,7 +152,7 @@ def conventions(decoder: str, file: ModelFile, layout: Layout | None = None) -> 
     if decoder in _FED:
         fed = _FED[decoder]
         mean, std, raw_bytes = _range_of(spec, (fed.mean, fed.std))
-        # Its integer models were quantised for the very bytes of the picture, also in steps of 1/128.
+        # Steps of 1/128 around 128 are (byte - 128) / 128: the byte itself is what is stored.
         raw_bytes = raw_bytes if decoder != "deeplab" or _pixel_range(spec) is None else True
         return Convention(
             gray or fed.colour,
