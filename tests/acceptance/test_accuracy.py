@@ -91,8 +91,8 @@ def test_average_precision_is_that_of_the_plain_loop(load, test_data, name, expe
     categories = sorted(each["id"] for each in truth["categories"])
     # The SSD counts COCO's 90 numbers with their gaps, YOLOX the 80 that are in use.
     has_gaps = name.startswith("ssd")
-    # How the plain loop fitted a NanoDet's pictures is not recorded. Stretched ones give its figure, .336; letterboxed, as
-    # by default, they give .357.
+    # How the plain loop fitted a NanoDet's pictures is not recorded. Stretched ones come to its figure, with .336;
+    # letterboxed, as by default, they give .357.
     said = {"fit": "stretch"} if name.startswith("nanodet") else {}
     infer = load(name, score_min=0.01, iou_max=0.65, max_results=100, **said)
     found, _ = average_precision(
@@ -220,7 +220,7 @@ def test_a_bird_is_where_its_mask_is(load, test_data):
     assert bird.area == pytest.approx(mask.mean(), abs=1e-6)
 
 
-# The middles of the four faces of face.jpg, in 0..1: where both models put them, and seen to be right in the drawn picture.
+# The middles of the four faces of face.jpg, in 0..1: where both models put them, seen to be right in the drawn picture.
 FACES = ((0.06, 0.37), (0.35, 0.40), (0.59, 0.31), (0.91, 0.42))
 
 
