@@ -32,7 +32,7 @@ def load(model: Word, *, device: str = "auto", threads: int | None = None, **opt
     device: `auto`, `cpu`, `gpu`, `edgetpu`, `npu`, or exact such as `litert:cpu`; see docs/devices.md. threads: of the
     runtime.
     options: as the flags of `edgeinfer run`: score_min and iou_max (0..1), max_results, labels (a file), task,
-    decoder, layout, colour, mean, std, fit, box_units, output_is; isolate.
+    decoder, layout, colour, mean, std, fit, box_units, output_is, masks; isolate.
 
     Raises ModelError (AmbiguousModel names the option to give), DeviceNotFound, UsageError.
     """

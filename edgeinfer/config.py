@@ -34,12 +34,13 @@ _BROKER = ("mqtt://", "mqtts://")
 class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """One pipeline; every name is the flag of `edgeinfer run` with - written as _.
 
-    score_min, iou_max: 0..1. max_age: milliseconds. frames: stop after so many. width, height: pixels. fps: of the
-    camera. rate: inferences per second at most. gate: leaves the model out while nothing changes; keyframe: seconds
-    after which it runs anyway. profile: measure each stage. mean, std: real = (pixel - mean) / std. isolate: run a CPU,
-    too, in a process that can be replaced. send: which results go to the broker of `[uplink]`; send_rate: so many a
-    second at most; snapshot: seconds between two pictures to it, none where not said. lighter: models that stand in,
-    one after the other, where a slower rate alone does not spare the board; see `[governor]`.
+    score_min, iou_max: 0..1. masks: those of a segmenting model, in each result. max_age: milliseconds. frames: stop
+    after so many. width, height: pixels. fps: of the camera. rate: inferences per second at most. gate: leaves the
+    model out while nothing changes; keyframe: seconds after which it runs anyway. profile: measure each stage. mean,
+    std: real = (pixel - mean) / std. isolate: run a CPU, too, in a process that can be replaced. send: which results go
+    to the broker of `[uplink]`; send_rate: so many a second at most; snapshot: seconds between two pictures to it, none
+    where not said. lighter: models that stand in, one after the other, where a slower rate alone does not spare the
+    board; see `[governor]`.
     """
 
     model: Word
@@ -69,6 +70,7 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     fit: Literal["letterbox", "stretch", "crop"] | None = None
     layout: Literal["nhwc", "nchw"] | None = None
     output_is: Literal["probabilities", "logits"] | None = None
+    masks: bool | None = None
     box_units: Literal["normalised", "pixels"] | None = None
     mean: Mean | None = None
     std: Std | None = None

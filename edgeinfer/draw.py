@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import cv2
+import numpy as np
+import numpy.typing as npt
 
+from edgeinfer.bundle.layouts import COCO_KEYPOINTS
 from edgeinfer.frame import Pixels
-from edgeinfer.result import Classification, Detection, Result
+from edgeinfer.result import Classification, Detection, Keypoint, Result, RunLengths, Segment
 
 # Okabe and Ito's palette, told apart by colour-blind eyes (https://jfly.uni-koeln.de/color/), as blue-green-red.
 _COLOURS = (
@@ -19,16 +22,30 @@ _COLOURS = (
 )
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _LABEL_MAX = 40
+_KEYPOINT_SCORE_MIN = 0.25
+# Pairs of COCO's keypoints (https://cocodataset.org/#keypoints-2020) that a limb or a side of the body joins.
+_COCO_LIMBS = (
+    *((0, 1), (0, 2), (1, 3), (2, 4)),
+    *((5, 6), (5, 7), (7, 9), (6, 8), (8, 10)),
+    *((5, 11), (6, 12), (11, 12)),
+    *((11, 13), (13, 15), (12, 14), (14, 16)),
+)
 _DARK = (24, 24, 24)
 _LIGHT = (255, 255, 255)
 
 
 def annotate(pixels: Pixels, result: Result) -> None:
-    """Draw boxes with labels and scores, or the best classes, into `pixels` (height, width, 3) uint8 BGR."""
+    """Draw what was found into `pixels` (height, width, 3) uint8 BGR: masks, boxes with labels and scores, bodies and
+    faces, or the best classes.
+    """
+    for line, segment in enumerate(result.segments or ()):
+        _draw_segment(pixels, segment, line)
     for detection in result.detections or ():
         _draw_detection(pixels, detection)
     for line, found in enumerate(result.classes or ()):
         _draw_class(pixels, found, line)
+    if result.keypoints:
+        _draw_keypoints(pixels, result.keypoints, _COLOURS[0])
     if result.inferred_age_ms is not None:
         _draw_text(pixels, f"reused, {result.inferred_age_ms / 1000:.1f} s", (0, pixels.shape[0]), _DARK)
 
@@ -40,7 +57,52 @@ def _draw_detection(pixels: Pixels, detection: Detection) -> None:
     )
     colour = _COLOURS[detection.class_id % len(_COLOURS)]
     cv2.rectangle(pixels, (left, top), (right, bottom), colour, max(1, round(height / 240)), cv2.LINE_AA)
+    if detection.keypoints:
+        _draw_keypoints(pixels, detection.keypoints, colour)
     _draw_text(pixels, _caption(detection), (left, top), colour)
+
+
+def _draw_keypoints(pixels: Pixels, keypoints: tuple[Keypoint, ...], colour: tuple[int, int, int]) -> None:
+    """Dots, and COCO's limbs between them where there are 17; what scores too low is left out."""
+    height, width = pixels.shape[:2]
+    places = [
+        (round(x * width), round(y * height)) if score >= _KEYPOINT_SCORE_MIN else None for x, y, score in keypoints
+    ]
+    thickness = max(1, round(height / 240))
+    for begin, end in _COCO_LIMBS if len(keypoints) == COCO_KEYPOINTS else ():
+        start, stop = places[begin], places[end]
+        if start is not None and stop is not None:
+            cv2.line(pixels, start, stop, colour, thickness, cv2.LINE_AA)
+    for place in places:
+        if place is not None:
+            cv2.circle(pixels, place, 2 * thickness, _LIGHT, cv2.FILLED, cv2.LINE_AA)
+            cv2.circle(pixels, place, 2 * thickness, colour, thickness, cv2.LINE_AA)
+
+
+def _draw_segment(pixels: Pixels, segment: Segment, line: int) -> None:
+    """The mask as a veil, where there is one, and the caption at its box, or in the list of classes."""
+    height, width = pixels.shape[:2]
+    colour = _COLOURS[(segment.class_id if segment.box_xyxy is None else line) % len(_COLOURS)]
+    if segment.mask is not None:
+        mask = cv2.resize(_mask(segment.mask), (width, height), interpolation=cv2.INTER_LINEAR) > 127
+        # Blended in whole numbers, and only there.
+        pixels[mask] = (pixels[mask].astype(np.uint16) + np.array(colour, dtype=np.uint16)) >> 1
+    caption = _short(segment.label) + f" {100 * segment.area:.1f} %"
+    if segment.box_xyxy is None:
+        _draw_text(pixels, caption, (0, (line + 1) * (_text_height(pixels) + 6)), colour)
+        return
+    left, top, right, bottom = (
+        round(share * size) for share, size in zip(segment.box_xyxy, (width, height) * 2, strict=True)
+    )
+    cv2.rectangle(pixels, (left, top), (right, bottom), colour, max(1, round(height / 240)), cv2.LINE_AA)
+    _draw_text(pixels, caption, (left, top), colour)
+
+
+def _mask(runs: RunLengths) -> npt.NDArray[np.uint8]:
+    """(height, width): 255 inside, 0 outside."""
+    is_inside = np.arange(len(runs.counts)) % 2 == 1
+    inside = np.repeat(is_inside, runs.counts).astype(np.uint8) * np.uint8(255)
+    return inside.reshape(runs.height, runs.width)
 
 
 def _draw_class(pixels: Pixels, found: Classification, line: int) -> None:
@@ -50,8 +112,11 @@ def _draw_class(pixels: Pixels, found: Classification, line: int) -> None:
 
 
 def _caption(found: Detection | Classification) -> str:
-    label = found.label if len(found.label) <= _LABEL_MAX else found.label[: _LABEL_MAX - 3] + "..."
-    return f"{label} {found.score:.2f}"
+    return f"{_short(found.label)} {found.score:.2f}"
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= _LABEL_MAX else label[: _LABEL_MAX - 3] + "..."
 
 
 def _text_height(pixels: Pixels) -> int:

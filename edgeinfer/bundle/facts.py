@@ -110,7 +110,7 @@ class Decode:
     """How raw outputs become results. Scores and IoU are 0..1.
 
     score_min: what is below is left out. iou_max: of two boxes of a class that overlap more, the better stays.
-    output_is: for `classify`, what the output holds.
+    output_is: for `classify`, what the output holds. masks: for `segment`, whether masks are given besides areas.
     """
 
     decoder: str
@@ -119,6 +119,7 @@ class Decode:
     max_results: int
     box_units: BoxUnits
     output_is: Literal["probabilities", "logits"]
+    masks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,7 @@ class Overrides:
     box_units: BoxUnits | None = None
     layout: Layout | None = None
     output_is: Literal["probabilities", "logits"] | None = None
+    masks: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

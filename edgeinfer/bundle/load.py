@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -142,11 +143,12 @@ def _resolve(file: ModelFile, manifest: Manifest | None, said: Overrides, *, fol
     layout = said.layout or (manifest.input.layout if manifest else None)
     # First, for what takes no picture is not asked for its task.
     place = image_input(file, layout)
-    task, decoder = _task_and_decoder(file, recognise(file, layout), manifest, said, pick)
+    file = _with_size(file, place)
+    task, decoder = _task_and_decoder(file, recognise(file, layout, _stated_task(manifest, said)), manifest, said, pick)
     convention = conventions(decoder, file, layout)
     image = _image(file, place, manifest.input if manifest else InputFacts(), said, convention, pick)
     decode = _decode(decoder, manifest.decode if manifest else DecodeFacts(), said, convention, pick)
-    labels = _labels(file, manifest, said, folder, pick)
+    labels = _labels(file, manifest, said, convention, folder, pick)
     return Bundle(
         name=manifest.name if manifest else file.path.stem,
         version=manifest.version if manifest else file.metadata.version or "0",
@@ -164,6 +166,18 @@ def _resolve(file: ModelFile, manifest: Manifest | None, said: Overrides, *, fol
     )
 
 
+def _with_size(file: ModelFile, place: ImagePlace) -> ModelFile:
+    """The file with the sides settled that its input leaves free: runtimes are told what they will be fed with."""
+    spec = file.inputs[place.index]
+    if spec.is_static or len(spec.shape) != 4:
+        return file
+    sides = (place.height, place.width)
+    shape = (spec.shape[0], *sides, spec.shape[3]) if place.layout == "nhwc" else (*spec.shape[:2], *sides)
+    inputs = list(file.inputs)
+    inputs[place.index] = replace(spec, shape=shape)
+    return replace(file, inputs=tuple(inputs))
+
+
 def _golden(file: ModelFile, manifest: Manifest | None, folder: Path | None) -> tuple[GoldenFiles, ...]:
     if manifest is None or folder is None:
         return ()
@@ -174,10 +188,14 @@ def _golden(file: ModelFile, manifest: Manifest | None, folder: Path | None) -> 
     )
 
 
+def _stated_task(manifest: Manifest | None, said: Overrides) -> str | None:
+    return said.task or (manifest.task if manifest else None)
+
+
 def _task_and_decoder(
     file: ModelFile, seen: Recognised | None, manifest: Manifest | None, said: Overrides, pick: _Picker
 ) -> tuple[str, str]:
-    stated_task = said.task or (manifest.task if manifest else None)
+    stated_task = _stated_task(manifest, said)
     if seen is not None and stated_task not in (None, seen.task):
         seen = None  # Somebody knows better what this is: the shapes' verdict on the decoder goes with it.
     why = seen.why if seen else ""
@@ -200,7 +218,7 @@ def _task_and_decoder(
         (said.decoder, "flag"),
         (manifest.decoder if manifest else None, "model.toml"),
         (seen.decoder if seen else None, why),
-        (task if task != "detect" else None, "the only one of its task"),
+        (task if len(DECODERS.get(task, "")) <= 1 else None, "the only one of its task"),
     )
     if decoder not in DECODERS.get(task, (decoder,)):
         error = UsageError if said.decoder else ModelError
@@ -289,7 +307,9 @@ def _decode(decoder: str, stated: DecodeFacts, said: Overrides, convention: Conv
     why = convention.why
     return Decode(
         decoder=decoder,
-        score_min=_given(said.score_min, stated.score_min, 0.25),
+        score_min=_given(
+            said.score_min, stated.score_min, 0.25 if convention.score_min is None else convention.score_min
+        ),
         iou_max=_given(said.iou_max, stated.iou_max, 0.5),
         max_results=one("most results", said.max_results, stated.max_results, 5 if decoder == "classify" else 100),
         box_units=pick.need(
@@ -306,6 +326,7 @@ def _decode(decoder: str, stated: DecodeFacts, said: Overrides, convention: Conv
             (stated.output_is, "model.toml"),
             (convention.output_is, "the operators and the quantisation of its output"),
         ),
+        masks=bool(stated.masks if said.masks is None else said.masks),
     )
 
 
@@ -317,7 +338,12 @@ def _given(spoken: float | None, written: float | None, usual: float) -> float:
 
 
 def _labels(
-    file: ModelFile, manifest: Manifest | None, said: Overrides, folder: Path | None, pick: _Picker
+    file: ModelFile,
+    manifest: Manifest | None,
+    said: Overrides,
+    convention: Convention,
+    folder: Path | None,
+    pick: _Picker,
 ) -> tuple[str, ...]:
     if said.labels is not None:
         pick.provenance["labels"] = f"flag, {said.labels}"
@@ -328,6 +354,9 @@ def _labels(
     if file.metadata.labels is not None:
         pick.provenance["labels"] = "file metadata"
         return file.metadata.labels
+    if convention.labels is not None:
+        pick.provenance["labels"] = "custom of its decoder"
+        return convention.labels
     log.warning("%s has no labels, classes are shown by number; --labels FILE names them", file.path)
     return ()
 

@@ -72,6 +72,7 @@ class DecodeFacts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     iou_max: Share | None = None
     max_results: Annotated[int, Meta(ge=1, le=10_000)] | None = None
     output_is: Literal["probabilities", "logits"] | None = None
+    masks: bool | None = None
 
 
 class GoldenSample(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

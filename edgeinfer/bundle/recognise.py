@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import ast
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from edgeinfer.bundle.facts import BoxUnits, Colour, Fit, Layout, ModelFile
+from edgeinfer.bundle.layouts import layout_fits
 from edgeinfer.bundle.tflite import DETECTION_POSTPROCESS
 from edgeinfer.errors import AmbiguousModel, ModelError
 from edgeinfer.tensor import TensorSpec
 
 # What a model of a task may be decoded by.
-DECODERS = {"classify": ("classify",), "detect": ("ssd", "yolov5", "yolov8", "yolox")}
+DECODERS = {
+    "classify": ("classify",),
+    "detect": ("nanodet", "ssd", "ultraface", "yolov5", "yolov8", "yolox", "yunet"),
+    "pose": ("movenet", "yolov8-pose"),
+    "segment": ("deeplab", "yolov8-seg"),
+}
 
 # Cells of a head come from these strides; the first is what nearly every YOLO has.
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (8, 16), (16, 32))
@@ -28,9 +34,9 @@ _PASSES_THROUGH = frozenset(
     | {"QuantizeLinear", "DequantizeLinear"}
 )
 _JOINS = frozenset({"CONCATENATION", "Concat", "ScatterND", "SCATTER_ND"})
-# A keypoint head, 4 + 1 + 17 * 3 features, has the form of a detector of 52 classes.
-_COCO_POSE_FEATURES = 56
 _WIDEST_GRAY = 2.0
+# What a model whose sides are free is given where nobody says more: the size that YuNet is published with.
+_FREE_SIZE = (320, 320)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,8 @@ class Recognised:
 class Convention:
     """What the layout of a model implies where nobody says otherwise; None where it implies nothing.
 
-    pad: grey level around a letterboxed picture. The rest is as in `ImageInput` and `Decode`.
+    pad: grey level around a letterboxed picture. labels: the names of its classes. score_min: where the usual one
+    would let through what it does not mean. The rest is as in `ImageInput` and `Decode`.
     """
 
     colour: Colour | None
@@ -58,6 +65,8 @@ class Convention:
     output_is: Literal["probabilities", "logits"] | None
     why: str
     pad: int = 114
+    labels: tuple[str, ...] | None = None
+    score_min: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +108,8 @@ def image_input(file: ModelFile, layout: Layout | None = None) -> ImagePlace:
             hint="give --layout nhwc or nchw",
         )
     place = places[0]
+    if place.width < 1 and place.height < 1 and _takes_any_size(file):
+        place = replace(place, width=_FREE_SIZE[0], height=_FREE_SIZE[1])
     if place.width < 1 or place.height < 1:
         raise ModelError(
             f"input {spec.name!r} {spec.describe()} of {file.path.name} has no fixed size",
@@ -107,17 +118,18 @@ def image_input(file: ModelFile, layout: Layout | None = None) -> ImagePlace:
     return place
 
 
-def recognise(file: ModelFile, layout: Layout | None = None) -> Recognised | None:
-    """What the model is; None where nothing fits, or more than one thing does."""
+def recognise(file: ModelFile, layout: Layout | None = None, task: str | None = None) -> Recognised | None:
+    """What the model is, among what has that task where it is said; None where nothing fits, or more than one thing
+    does."""
     try:
         image = image_input(file, layout)
     except ModelError:
         return None
-    stated = file.metadata.extra.get("task")
+    stated = task or file.metadata.extra.get("task")
     if DETECTION_POSTPROCESS in file.ops or DETECTION_POSTPROCESS in file.custom_ops:
         fits = [Recognised("detect", "ssd", f"the operator {DETECTION_POSTPROCESS}")]
     else:
-        fits = [*_yolo_fits(file, image), *_classify_fits(file, image)]
+        fits = [*_yolo_fits(file, image), *_classify_fits(file, image), *_layout_fits(file, image)]
     if stated is not None:
         fits = [fit for fit in fits if fit.task == stated]
     return fits[0] if len(fits) == 1 else None
@@ -132,11 +144,29 @@ def conventions(decoder: str, file: ModelFile, layout: Layout | None = None) -> 
         mean, std, raw_bytes = _range_of(spec, ((0.0,), (1.0,)))
         why = "YOLOX takes blue-green-red pixels as they are, letterboxed"
         return Convention(gray or "bgr", mean, std, raw_bytes, "letterbox", "pixels", "probabilities", why)
-    if decoder in ("yolov5", "yolov8"):
+    if decoder in ("yolov5", "yolov8", "yolov8-pose", "yolov8-seg"):
         mean, std, raw_bytes = _range_of(spec, ((0.0,), (255.0,)))
         units, units_why = _box_units(file)
         why = f"Ultralytics models take red-green-blue in 0..1, letterboxed; {units_why}"
         return Convention(gray or "rgb", mean, std, raw_bytes, "letterbox", units, "probabilities", why)
+    if decoder in _FED:
+        fed = _FED[decoder]
+        mean, std, raw_bytes = _range_of(spec, (fed.mean, fed.std))
+        # Steps of 1/128 around 128 are (byte - 128) / 128: the byte itself is what is stored.
+        raw_bytes = raw_bytes if decoder != "deeplab" or _pixel_range(spec) is None else True
+        return Convention(
+            gray or fed.colour,
+            mean,
+            std,
+            raw_bytes,
+            fed.fit,
+            "pixels",
+            "probabilities",
+            fed.why,
+            fed.pad,
+            fed.labels,
+            fed.score_min,
+        )
     mean, std, raw_bytes = _range_of(spec, None)
     if mean is None:
         why = f"input {spec.describe()} does not tell its range of pixels"
@@ -146,6 +176,61 @@ def conventions(decoder: str, file: ModelFile, layout: Layout | None = None) -> 
     # A classifier is trained and judged on the undistorted centre, an SSD on the whole picture.
     fit: Fit = "crop" if decoder == "classify" else "stretch"
     return Convention(gray or "rgb", mean, std, raw_bytes, fit, "normalised", output_is, why)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fed:
+    """How a published model of a decoder is fed, and what it looks for."""
+
+    colour: Colour
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fit: Fit
+    why: str
+    pad: int = 114
+    labels: tuple[str, ...] | None = None
+    score_min: float | None = None
+
+
+_FACE = ("face",)
+_FED = {
+    "nanodet": _Fed(
+        "bgr",
+        (103.53, 116.28, 123.675),
+        (57.375, 57.12, 58.395),
+        "letterbox",
+        "NanoDet takes blue-green-red pixels in standard deviations of ImageNet, letterboxed",
+    ),
+    "ultraface": _Fed(
+        "rgb",
+        (127.0,),
+        (128.0,),
+        "stretch",
+        "UltraFace takes red-green-blue in -1..1, stretched",
+        labels=_FACE,
+        score_min=0.6,
+    ),
+    "yunet": _Fed(
+        "bgr",
+        (0.0,),
+        (1.0,),
+        "letterbox",
+        "YuNet takes blue-green-red pixels as they are, letterboxed",
+        pad=0,
+        labels=_FACE,
+        score_min=0.6,
+    ),
+    "movenet": _Fed(
+        "rgb",
+        (0.0,),
+        (1.0,),
+        "letterbox",
+        "MoveNet takes red-green-blue pixels as they are, letterboxed",
+        pad=0,
+        labels=(),
+    ),
+    "deeplab": _Fed("rgb", (127.5,), (127.5,), "stretch", "DeepLab takes red-green-blue in -1..1, stretched"),
+}
 
 
 def cells_of(width: int, height: int, strides: tuple[int, ...]) -> int:
@@ -173,6 +258,14 @@ def _readings(spec: TensorSpec, stated_size: tuple[int, int] | None) -> list[Ima
         height, width = stated_size if stated_size is not None and size == (-1, -1) else size
         places.append(ImagePlace(0, width, height, channels, layout))
     return places
+
+
+def _takes_any_size(file: ModelFile) -> bool:
+    """Whether its grids follow the picture, as those of a YuNet do."""
+    shapes = [(spec.shape, spec.dtype.kind) for spec in file.outputs]
+    return any(
+        decoder == "yunet" for _, decoder, _ in layout_fits(*_FREE_SIZE, shapes, keypoint_shape=None, classes=None)
+    )
 
 
 def _stated_size(file: ModelFile) -> tuple[int, int] | None:
@@ -215,7 +308,7 @@ def _yolo_fits(file: ModelFile, image: ImagePlace) -> list[Recognised]:
     classes = _class_count(file)
     text = file.outputs[0].describe()
     fits = []
-    if second in grids and _has_classes(first - 4, classes) and (first != _COCO_POSE_FEATURES or classes is not None):
+    if second in grids and _has_classes(first - 4, classes):
         fits.append(Recognised("detect", "yolov8", f"output {text}: 4 + {first - 4} classes by {second} cells"))
     anchors = {cells * _ANCHORS_PER_CELL for cells in grids}
     if first in anchors and _has_classes(second - 5, classes):
@@ -223,6 +316,19 @@ def _yolo_fits(file: ModelFile, image: ImagePlace) -> list[Recognised]:
     if first in grids:
         fits.extend(_cells_first_fits(file, second, classes))
     return fits
+
+
+def _layout_fits(file: ModelFile, image: ImagePlace) -> list[Recognised]:
+    stated = _literal(file.metadata.extra.get("kpt_shape"))
+    is_pair = isinstance(stated, (list, tuple)) and len(stated) == 2 and all(isinstance(size, int) for size in stated)
+    fits = layout_fits(
+        image.width,
+        image.height,
+        [(spec.shape, spec.dtype.kind) for spec in file.outputs],
+        keypoint_shape=(stated[0], stated[1]) if is_pair else None,
+        classes=_class_count(file),
+    )
+    return [Recognised(*fit) for fit in fits]
 
 
 def _has_classes(found: int, named: int | None) -> bool:
@@ -236,7 +342,7 @@ def _cells_first_fits(file: ModelFile, features: int, classes: int | None) -> li
     scores has decoded the boxes already, which YOLOX's own export does not.
     """
     could_be_x = _has_classes(features - 5, classes)
-    could_be_8 = _has_classes(features - 4, classes) and features != _COCO_POSE_FEATURES
+    could_be_8 = _has_classes(features - 4, classes)
     if classes is None and file.ops and not _is_compiled(file):
         has_softmax = any(op in _SOFTMAX for op in file.ops)
         could_be_x, could_be_8 = could_be_x and not has_softmax, could_be_8 and has_softmax

@@ -14,8 +14,8 @@ from edgeinfer.errors import UsageError
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """What a person may say over the facts of a model."""
     model = parser.add_argument_group("where a model does not say it itself")
-    model.add_argument("--task", help="detect, classify")
-    model.add_argument("--decoder", help="ssd, yolox, yolov5, yolov8 (also 11), classify")
+    model.add_argument("--task", help="classify, detect, pose, segment")
+    model.add_argument("--decoder", help="of that task, such as yolov8 (also 11); docs/models.md has all")
     model.add_argument("--colour", metavar="ORDER", help="rgb, bgr or gray")
     model.add_argument("--layout", help="nhwc or nchw")
     model.add_argument("--mean", metavar="X[,Y,Z]", type=numbers, help="real = (pixel - mean) / std")

@@ -64,6 +64,7 @@ def _bundle_facts(bundle: Bundle) -> dict[str, Any]:
             "max_results": decode.max_results,
             "box_units": decode.box_units,
             "output_is": decode.output_is,
+            "masks": decode.masks,
         },
         "labels": bundle.labels,
         "provenance": dict(bundle.provenance),

@@ -64,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--isolate", action="store_true", default=None, help="run a CPU too in a process that can be replaced")
     add("--score-min", metavar="X", type=number, help="leave out what scores below, 0..1")
     add("--labels", metavar="FILE", help="names of the classes, one a line")
+    add("--masks", action="store_true", default=None, help="of a segmenting model: its masks too, also drawn")
     add(
         "--output",
         "-o",

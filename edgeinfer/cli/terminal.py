@@ -153,12 +153,14 @@ def _columns() -> int:
 
 
 def summary(result: Result) -> str:
-    """What a result says, in a few words: `3 RBC, 1 WBC` or `tabby 0.68`."""
+    """What a result says, in a few words: `3 RBC, 1 WBC`, `tabby 0.68` or `1 body`."""
     if result.classes is not None:
         return ", ".join(f"{found.label} {found.score:.2f}" for found in result.classes[:2]) or "nothing"
+    if result.keypoints is not None:
+        return "1 body" if result.keypoints else "nothing"
     counts: dict[str, int] = {}
-    for detection in result.detections or ():
-        counts[detection.label] = counts.get(detection.label, 0) + 1
+    for label in [*(each.label for each in result.detections or ()), *(each.label for each in result.segments or ())]:
+        counts[label] = counts.get(label, 0) + 1
     return ", ".join(f"{count} {label}" for label, count in sorted(counts.items())) or "nothing"
 
 

@@ -162,4 +162,5 @@ def overrides_of(config: PipelineConfig) -> Overrides:
         box_units=config.box_units,
         layout=config.layout,
         output_is=config.output_is,
+        masks=config.masks,
     )

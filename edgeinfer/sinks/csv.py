@@ -1,13 +1,14 @@
-"""Results as a table: one row per detected object or class."""
+"""Results as a table: one row per detected object, class, segment, or keypoint of a body."""
 
 from __future__ import annotations
 
 import csv
 import io
+from itertools import count
 
 from edgeinfer.errors import OutputError
 from edgeinfer.frame import Frame
-from edgeinfer.result import Classification, Detection, Result
+from edgeinfer.result import Classification, Detection, Keypoint, Result, Segment
 from edgeinfer.sinks import SinkOptions
 from edgeinfer.sinks.textfile import LineFile
 
@@ -26,12 +27,16 @@ COLUMNS = (
     "infer_ms",
     "age_ms",
     "inferred_age_ms",
+    "area",
+    "keypoints",
 )
 
 
 class CsvSink:
     """RFC 4180 with a header; a frame in which nothing was found has no row. Coordinates 0..1 of the source.
 
+    area: the share of the picture that belongs to a segment; its mask is not written. keypoints: of an object, `x y
+    score` with `;` between. A body alone in the picture has a row for each keypoint, whose corners are that point.
     A row with an `inferred_age_ms` is of a reused result: found in a frame that was taken so long before.
     """
 
@@ -49,7 +54,8 @@ class CsvSink:
             raise
 
     def write(self, result: Result, frame: Frame | None) -> None:
-        found: list[Detection | Classification] = [*(result.detections or ()), *(result.classes or ())]
+        found = [*map(_of_detection, result.detections or ()), *map(_of_class, result.classes or ())]
+        found += [*map(_of_segment, result.segments or ()), *map(_of_keypoint, count(), result.keypoints or ())]
         if not found:
             return
         timing = result.timing_ms
@@ -63,21 +69,44 @@ class CsvSink:
                         result.captured_at,
                         position,
                         result.source.uri,
-                        each.label,
-                        each.class_id,
-                        each.score,
-                        *(each.box_xyxy if isinstance(each, Detection) else ("",) * 4),
+                        *whose,
+                        *place,
                         timing.infer,
                         timing.age,
                         inferred_age_ms,
+                        *more,
                     )
-                    for each in found
+                    for whose, place, more in found
                 ]
             )
         )
 
     def close(self) -> None:
         self._file.close()
+
+
+_Cells = tuple[tuple[object, ...], tuple[object, ...], tuple[object, object]]
+"""label, class id, score; the box; area and keypoints."""
+_NOWHERE = ("",) * 4
+
+
+def _of_detection(found: Detection) -> _Cells:
+    keypoints = ";".join(f"{x} {y} {score}" for x, y, score in found.keypoints or ())
+    return (found.label, found.class_id, found.score), found.box_xyxy, ("", keypoints)
+
+
+def _of_class(found: Classification) -> _Cells:
+    return (found.label, found.class_id, found.score), _NOWHERE, ("", "")
+
+
+def _of_segment(found: Segment) -> _Cells:
+    score = "" if found.score is None else found.score
+    return (found.label, found.class_id, score), found.box_xyxy or _NOWHERE, (found.area, "")
+
+
+def _of_keypoint(index: int, found: Keypoint) -> _Cells:
+    x, y, score = found
+    return ("keypoint", index, score), (x, y, x, y), ("", "")
 
 
 def _rows(rows: list[tuple[object, ...]]) -> bytes:

@@ -28,5 +28,7 @@ TASKS: Registry[MakeTask] = Registry(
     {
         "classify": "edgeinfer.tasks.classify:Classify",
         "detect": "edgeinfer.tasks.detect:make_detect",
+        "pose": "edgeinfer.tasks.pose:make_pose",
+        "segment": "edgeinfer.tasks.segment:make_segment",
     },
 )

@@ -92,7 +92,8 @@ class Selection:
 def state_of(result: Result) -> Hashable:
     """What a change is a change of; places and scores do not count.
 
-    Of detections: which tracks there are, and of those without a track how many of each label. Of classes: the best.
+    Of detections: which tracks there are, and of those without a track how many of each label; so of segments, and of a
+    body. Of classes: the best.
     """
     if result.classes is not None:
         return result.classes[0].label if result.classes else None
@@ -228,4 +229,8 @@ def _counts(result: Result, *, tracked: bool = True) -> dict[str, int]:
     for found in result.detections or ():
         if tracked or found.track_id is None:
             counts[found.label] = counts.get(found.label, 0) + 1
+    for segment in result.segments or ():
+        counts[segment.label] = counts.get(segment.label, 0) + 1
+    if result.keypoints:
+        counts["body"] = 1
     return counts

@@ -227,9 +227,11 @@ def _seen(result: Result | None) -> Iterable[Seen]:
         return []
     if result.classes is not None:
         return [Seen(found.label, score=round(found.score, 2)) for found in result.classes[:3]]
+    if result.keypoints is not None:
+        return [Seen("body", count=1)] if result.keypoints else []
     counts: dict[str, int] = {}
-    for detection in result.detections or ():
-        counts[detection.label] = counts.get(detection.label, 0) + 1
+    for label in [*(each.label for each in result.detections or ()), *(each.label for each in result.segments or ())]:
+        counts[label] = counts.get(label, 0) + 1
     most = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
     return [Seen(label, count=count) for label, count in most[:_SEEN_MAX]]
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeinfer.bundle import Decode
 from edgeinfer.preprocess import Placement
-from edgeinfer.result import Detection, Outcome
+from edgeinfer.result import Detection, Keypoint, Outcome
 from edgeinfer.tasks.detect.nms import suppress
+from edgeinfer.tasks.keypoints import to_keypoints
 
 # More than this many candidates are no objects but a flood: the best are enough, and the time stays bounded.
 CANDIDATES_MAX = 1000
@@ -24,14 +26,17 @@ class Found:
     """Boxes (4, n), rows x_min, y_min, x_max, y_max in 0..1 of the model's input; one class and score each.
 
     The best first. In rows, since a call into numpy costs as much as some dozens of boxes, and long rows need few.
+    points: (n, k, 3) keypoints of each, x and y in 0..1 of the input and a score; None where the model has none.
     """
 
     boxes_xyxy: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
     class_ids: npt.NDArray[np.int64]
+    points: npt.NDArray[np.float32] | None = None
 
     def __getitem__(self, picked: npt.NDArray[np.int64]) -> Found:
-        return Found(self.boxes_xyxy.take(picked, axis=1), self.scores[picked], self.class_ids[picked])
+        points = None if self.points is None else self.points[picked]
+        return Found(self.boxes_xyxy.take(picked, axis=1), self.scores[picked], self.class_ids[picked], points)
 
 
 def by_score(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
@@ -60,12 +65,17 @@ def to_outcome(found: Found, decode: Decode, where: Placement, label: Callable[[
     # Rounded before it is judged: a box that has no area when written has none.
     boxes_xyxy = _rounded(where.to_source(found.boxes_xyxy), 1e6)
     scores = _rounded(np.minimum(np.maximum(found.scores, 0.0, dtype=np.float64), 1.0), 1e5)
+    bodies: Iterable[tuple[Keypoint, ...] | None] = (
+        repeat(None) if found.points is None else to_keypoints(found.points, where)
+    )
     detections: list[Detection] = []
-    for x_min, y_min, x_max, y_max, score, class_id in zip(
-        *boxes_xyxy.tolist(), scores.tolist(), found.class_ids.tolist(), strict=True
+    # Without keypoints there is no end to them, so that the lengths differ.
+    for x_min, y_min, x_max, y_max, score, class_id, keypoints in zip(
+        *boxes_xyxy.tolist(), scores.tolist(), found.class_ids.tolist(), bodies, strict=False
     ):
         if x_min < x_max and y_min < y_max:
-            detections.append(Detection(label(class_id), class_id, score, (x_min, y_min, x_max, y_max)))
+            box_xyxy = (x_min, y_min, x_max, y_max)
+            detections.append(Detection(label(class_id), class_id, score, box_xyxy, keypoints=keypoints))
             if len(detections) == decode.max_results:
                 break
     return Outcome(detections=tuple(detections))

@@ -95,6 +95,62 @@ def test_recognised(file, decoder):
     assert verdict(file) == ("classify" if decoder == "classify" else "detect", decoder)
 
 
+CELLS_320 = (1600, 400, 100)
+ULTRALYTICS_SEG = {**ULTRALYTICS, "task": "segment"}
+ULTRALYTICS_POSE = {**ULTRALYTICS, "task": "pose", "names": "{0: 'person'}", "kpt_shape": "[17, 3]"}
+BY_LAYOUT = {
+    "nanodet": (
+        model((1, 3, 320, 320), [(1, cells, size) for size in (80, 32) for cells in CELLS_320]),
+        ("detect", "nanodet"),
+    ),
+    "ultraface": (model((1, 3, 240, 320), [(1, 4420, 2), (1, 4420, 4)], made_by="Concat"), ("detect", "ultraface")),
+    "yunet": (
+        model((1, 3, 320, 320), [(1, cells, size) for size in (1, 1, 4, 10) for cells in CELLS_320]),
+        ("detect", "yunet"),
+    ),
+    "yunet, any size": (
+        model((-1, 3, -1, -1), [(-1, -1, size) for size in (1, 1, 4, 10) for _ in CELLS_320]),
+        ("detect", "yunet"),
+    ),
+    "movenet": (model((1, 192, 192, 3), (1, 1, 17, 3), made_by="DEQUANTIZE"), ("pose", "movenet")),
+    "yolov8-pose": (model((1, 3, 640, 640), (1, 56, CELLS_640), extra=ULTRALYTICS_POSE), ("pose", "yolov8-pose")),
+    "yolov8-pose, of four points without scores": (
+        model((1, 3, 640, 640), (1, CELLS_640, 13), extra={**ULTRALYTICS_POSE, "kpt_shape": "[4, 2]"}),
+        ("pose", "yolov8-pose"),
+    ),
+    "deeplab": (
+        model((1, 513, 513, 3), [tensor("mask", (1, 513, 513), "int64")], made_by="ARG_MAX"),
+        ("segment", "deeplab"),
+    ),
+    "deeplab, scores": (model((1, 257, 257, 3), (1, 257, 257, 21)), ("segment", "deeplab")),
+    "yolov8-seg": (
+        model((1, 3, 640, 640), [(1, 116, CELLS_640), (1, 32, 160, 160)], extra=ULTRALYTICS_SEG),
+        ("segment", "yolov8-seg"),
+    ),
+    "yolov8-seg, TFLite": (
+        model((1, 640, 640, 3), [(1, 160, 160, 32), (1, CELLS_640, 116)], extra=ULTRALYTICS_SEG),
+        ("segment", "yolov8-seg"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("file", "expected"), BY_LAYOUT.values(), ids=BY_LAYOUT)
+def test_recognised_by_its_layout(file, expected):
+    assert verdict(file) == expected
+
+
+def test_what_fits_two_tasks_is_settled_by_the_task_that_is_said():
+    file = model((1, 3, 640, 640), (1, 56, CELLS_640))
+    assert recognise(file) is None
+    assert recognise(file, task="pose").decoder == "yolov8-pose"
+    assert recognise(file, task="detect").decoder == "yolov8"
+
+
+def test_a_free_size_is_settled_for_a_model_whose_grids_follow_it():
+    found = image_input(BY_LAYOUT["yunet, any size"][0])
+    assert (found.width, found.height, found.layout) == (320, 320, "nchw")
+
+
 UNCLEAR = {
     "one cell per row, nothing known": model((1, 640, 640, 3), (1, CELLS_640, 20)),
     "joined at the end, as a YOLOv6 is": model((1, 3, 640, 640), (1, CELLS_640, 85), ops=["Conv"], made_by="Concat"),
@@ -102,13 +158,13 @@ UNCLEAR = {
     "a pose model": model((1, 3, 640, 640), (1, 56, CELLS_640)),
     "a pose model, said": model((1, 3, 640, 640), (1, 56, CELLS_640), extra={**ULTRALYTICS, "task": "pose"}),
     "turned boxes, said": model((1, 3, 640, 640), (1, 84, CELLS_640), extra={**ULTRALYTICS, "task": "obb"}),
-    "segments": model((1, 3, 640, 640), [(1, 116, CELLS_640), (1, 32, 160, 160)], extra=ULTRALYTICS),
+    "segments, said to be boxes": model((1, 3, 640, 640), [(1, 116, CELLS_640), (1, 32, 160, 160)], extra=ULTRALYTICS),
     "without doubles already": model((1, 3, 640, 640), (1, 300, 6), extra=ULTRALYTICS),
-    "a mask": model((1, 513, 513, 3), (1, 513, 513), made_by="ARG_MAX"),
-    "keypoints": model((1, 192, 192, 3), (1, 1, 17, 3), made_by="DEQUANTIZE"),
+    "a picture from a picture": model((1, 3, 64, 64), (1, 3, 64, 64), made_by="Conv"),
+    "a map of real numbers": model((1, 513, 513, 3), (1, 513, 513), made_by="ARG_MAX"),
     "an embedding": model((1, 224, 224, 3), (1, 1280), made_by="MEAN"),
     "one number": model((1, 224, 224, 3), (1, 1), made_by="LOGISTIC"),
-    "two outputs of another kind": model((1, 3, 240, 320), [(1, 4420, 2), (1, 4420, 4)]),
+    "two outputs of another kind": model((1, 3, 240, 320), [(1, 4421, 2), (1, 4421, 4)]),
     "spectrogram": model((1, 49, 10, 1), (1, 12), made_by="SOFTMAX"),
     "spectrogram in bytes": model([tensor("in", (1, 40, 40, 1), "int8", 0.5847, 83)], (1, 12), made_by="SOFTMAX"),
     "a sequence": model((1, 28, 28), (1, 10), made_by="SOFTMAX"),

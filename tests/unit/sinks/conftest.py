@@ -16,8 +16,8 @@ def make_frame():
 
 @pytest.fixture
 def make_result():
-    def make(seq=0, *, classes=None, detections=None):
-        if detections is None and classes is None:
+    def make(seq=0, *, classes=None, detections=None, **others):
+        if detections is None and classes is None and not others:
             detections = (Detection(label="cat, tabby", class_id=1, score=0.5, box_xyxy=(0.25, 0.25, 0.75, 0.75)),)
         return Result(
             id=f"{seq:026d}",
@@ -33,6 +33,7 @@ def make_result():
             task="detect",
             detections=detections,
             classes=classes,
+            **others,
             timing_ms=Timing(0, 0, 1, 0, 2),
         )
 

@@ -10,7 +10,7 @@ import pytest
 
 from edgeinfer.draw import annotate
 from edgeinfer.errors import OutputError
-from edgeinfer.result import Detection
+from edgeinfer.result import Detection, RunLengths, Segment
 from edgeinfer.sinks import SinkOptions, open_sink, sink_name
 from edgeinfer.sinks.memory import MemorySink
 
@@ -87,6 +87,24 @@ def test_csv_has_a_row_per_object_and_quotes_commas(tmp_path, make_result, a_cla
     assert [(row["seq"], row["label"], row["score"], row["x_max"]) for row in rows] == [
         ("0", "cat, tabby", "0.5", "0.75"),
         ("2", "tabby", "0.7", ""),
+    ]
+
+
+def test_csv_has_the_landmarks_of_a_face_the_area_of_a_segment_and_a_row_per_keypoint(tmp_path, make_result):
+    path = tmp_path / "out.csv"
+    sink = open_sink(str(path), OPTIONS)
+    face = Detection("face", 0, 0.9, (0.1, 0.2, 0.3, 0.4), keypoints=((0.15, 0.25, 0.9), (0.2, 0.25, 0.8)))
+    sink.write(make_result(0, detections=(face,)), None)
+    sink.write(make_result(1, segments=(Segment("sky", 2, 0.5),)), None)
+    sink.write(make_result(2, keypoints=((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))), None)
+    sink.close()
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    columns = ("label", "class_id", "score", "x_min", "y_max", "area", "keypoints")
+    assert [tuple(row[column] for column in columns) for row in rows] == [
+        ("face", "0", "0.9", "0.1", "0.4", "", "0.15 0.25 0.9;0.2 0.25 0.8"),
+        ("sky", "2", "", "", "", "0.5", ""),
+        ("keypoint", "0", "0.3", "0.1", "0.2", "", ""),
+        ("keypoint", "1", "0.6", "0.4", "0.5", "", ""),
     ]
 
 
@@ -246,6 +264,28 @@ def test_a_long_label_is_cut_in_the_picture(make_frame, make_result):
         annotate(frame.pixels, make_result(detections=(detection,)))
         drawn.append(frame.pixels)
     assert (drawn[0] == drawn[1]).all()
+
+
+def test_a_mask_is_drawn_where_it_is_and_nowhere_else(make_frame, make_result):
+    frame = make_frame(width=320, height=240)
+    frame.pixels[:] = 0
+    # The lower right quarter.
+    mask = RunLengths(4, 2, (6, 2))
+    annotate(frame.pixels, make_result(segments=(Segment("cat", 1, 0.25, mask=mask),)))
+    assert (frame.pixels[200:, 280:] == frame.pixels[239, 319]).all()
+    assert frame.pixels[239, 319].any()
+    assert not frame.pixels[60:100].any()
+    assert not frame.pixels[200:, :120].any()
+
+
+def test_a_body_is_drawn_with_its_limbs_and_without_what_is_not_seen(make_frame, make_result):
+    frame = make_frame(width=400, height=400)
+    frame.pixels[:] = 0
+    keypoints = [(0.9, 0.9, 0.0)] * 17
+    keypoints[11], keypoints[13] = (0.5, 0.25, 0.8), (0.5, 0.75, 0.8)  # The left hip and knee.
+    annotate(frame.pixels, make_result(keypoints=tuple(keypoints)))
+    assert frame.pixels[110:290, 200].any(axis=1).all(), "the thigh"
+    assert not frame.pixels[:, 300:].any()
 
 
 def test_a_live_video_runs_at_the_speed_of_the_scene(tmp_path, make_result, make_frame):
