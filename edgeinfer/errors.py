@@ -11,7 +11,9 @@ EdgeInferError                  exit code
 │   └── RuntimeFailed           4    it took the model and then failed to compute with it
 ├── SourceError                 5    change the source
 │   └── SourceLost              5    it was there and went away: may be opened again
-└── ConfigError                 6    change the configuration file
+├── ConfigError                 6    change the configuration file
+└── UpdateError                 7    an update that could not be carried out: the same may be tried again later
+    └── UpdateRefused           7    an update that must not be carried out: trying again gives the same
 
 An error is one line for a person: what, its value, and in `hint` what to do about it.
 """
@@ -97,3 +99,13 @@ class ConfigError(EdgeInferError):
     """A configuration that says something impossible; the message starts with the path of the key."""
 
     exit_code = 6
+
+
+class UpdateError(EdgeInferError):
+    """An update that could not be carried out: nothing was changed, and trying again later may help."""
+
+    exit_code = 7
+
+
+class UpdateRefused(UpdateError):
+    """An update that must not be carried out: it is not what was signed, not for this node, or below the floor."""

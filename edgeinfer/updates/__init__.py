@@ -1,1 +1,1 @@
-"""Model updates: what a node keeps of its models, and which of them is in use."""
+"""New releases of models: fetched, tried in a process of their own, kept by content, switched and undone."""

@@ -1,72 +1,80 @@
-"""The models of a node by content, and which release of each slot is in use: files in a folder, and `control.db`."""
+"""The models of a node by content, and which release of each slot is in use."""
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import hashlib
-import logging
 import os
-import re
 import sqlite3
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-import msgspec
-
-from edgeinfer.clock import Clock, rfc3339
-from edgeinfer.durable import sync_folder
-from edgeinfer.errors import ModelError, UsageError
+from edgeinfer.bundle.manifest import read_manifest
+from edgeinfer.clock import Clock
+from edgeinfer.errors import ModelError, UpdateError, UpdateRefused
 from edgeinfer.paths import state_folder
+from edgeinfer.updates.blobs import Blobs
+from edgeinfer.updates.control import Control, Entry, Row
+from edgeinfer.updates.lifecycle import CANARY_ATTEMPTS, RESTING, Step, may_follow
+from edgeinfer.updates.manifest import (
+    BUNDLE_BYTES_MAX,
+    DEPTH_MAX,
+    FILE_BYTES_MAX,
+    FILES_MAX,
+    Budget,
+    FileEntry,
+    Manifest,
+    Trial,
+    checked_slot,
+    content_of,
+    encode_manifest,
+    parse_manifest,
+)
 
-log = logging.getLogger(__name__)
+__all__ = ["Entry", "Installed", "SlotState", "Step", "Store", "checked_slot", "open_store"]
 
-Step = Literal["idle", "staged", "trial", "committed", "rolled_back", "rejected"]
+MAX_BYTES = 2 << 30
+"""Of all models of a node together, where nobody says otherwise."""
 
-_SLOT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
-_FILES_MAX = 64
-_DEPTH_MAX = 3
-_FILE_BYTES_MAX = 512 << 20
-_BUNDLE_BYTES_MAX = 1 << 30
-_HISTORY_MAX = 1000
-_BUSY_S = 10.0
-_CHUNK = 1 << 20
-
-_TABLES = """
-CREATE TABLE IF NOT EXISTS releases (sha256 TEXT PRIMARY KEY, record BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS slots (
-    slot TEXT PRIMARY KEY, active TEXT, previous TEXT, candidate TEXT, factory TEXT,
-    step TEXT NOT NULL DEFAULT 'idle', attempts INTEGER NOT NULL DEFAULT 0, floor INTEGER NOT NULL DEFAULT 0,
-    since TEXT NOT NULL DEFAULT '', reason TEXT
-);
-CREATE TABLE IF NOT EXISTS denied (sha256 TEXT PRIMARY KEY, reason TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS history (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, slot TEXT NOT NULL, at TEXT NOT NULL, what TEXT NOT NULL,
-    release INTEGER, who TEXT NOT NULL, why TEXT
-);
-"""
+_TIME_FLOOR = "time_unix_ns"
 
 
-class Installed(msgspec.Struct, frozen=True, kw_only=True):
-    """A release that lies in the store. sha256: of what names its content; files: path in its bundle -> sha256.
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A release that the store knows. sha256: of its manifest."""
 
-    trial_s: for so long it has to prove itself. p95_ms: what it may take for a frame, None where judged by the model
-    before it.
-    """
-
-    slot: str
-    release: int
     sha256: str
-    files: Mapping[str, str]
-    trial_s: float = 600.0
-    p95_ms: float | None = None
+    manifest: Manifest
+
+    @property
+    def slot(self) -> str:
+        return self.manifest.slot
+
+    @property
+    def release(self) -> int:
+        return self.manifest.release
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """path in its bundle -> sha256."""
+        return {path: entry.sha256 for path, entry in self.manifest.files.items()}
+
+    @property
+    def trial_s(self) -> float:
+        """For so long it has to prove itself."""
+        return self.manifest.trial.minutes * 60
+
+    @property
+    def p95_ms(self) -> float | None:
+        """What it may take for a frame, None where judged by the model before it."""
+        return self.manifest.budget.p95_ms
 
 
 class SlotState(NamedTuple):
-    """Where a slot stands; releases by number, None where there is none. since: RFC 3339; attempts: left of a trial."""
+    """Where a slot stands; releases by number, None for none. since: RFC 3339; attempts: left of this step."""
 
     slot: str
     step: Step
@@ -80,128 +88,99 @@ class SlotState(NamedTuple):
     attempts: int
 
 
-class Entry(NamedTuple):
-    """What was done with a slot: when, RFC 3339; what; with which release; by whom; why."""
-
-    at: str
-    what: str
-    release: int | None
-    who: str
-    why: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """Of a slot: sha256 of its releases."""
-
-    slot: str
-    active: str | None
-    previous: str | None
-    candidate: str | None
-    factory: str | None
-    step: Step
-    attempts: int
-    floor: int
-    since: str
-    reason: str | None
-
-
 class Store:
     """Everything a node has of its models. Several processes may have it open; each transition is one transaction.
 
-    Raises ModelError for what is not in order, OSError and sqlite3.Error where the disk fails.
+    A transition that the slot's step does not allow, because another process was quicker, changes nothing. Raises
+    ModelError for what is not in order, OSError and sqlite3.Error where the disk fails.
     """
 
     def __init__(self, folder: Path | None = None, clock: Clock | None = None) -> None:
         self.folder = folder or state_folder() / "store"
-        self._clock = clock or Clock()
-        self._lock = threading.RLock()
-        for each in (self.folder, self.folder / "blobs", self.folder / "bundles"):
-            each.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(
-            self.folder / "control.db", timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-        )
-        # Never a WAL: two processes write here, and a power cut must find the last transition or the one before it.
-        self._db.execute("PRAGMA journal_mode=DELETE")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.executescript(_TABLES)
+        self._blobs = Blobs(self.folder)
+        self._control = Control(self.folder / "control.db", clock or Clock())
 
     @property
     def version(self) -> tuple[int, int]:
         """Another one after each change, by whichever process."""
-        with self._lock:
-            return self._db.execute("PRAGMA data_version").fetchone()[0], self._db.total_changes
+        return self._control.version
 
     def close(self) -> None:
-        with self._lock:
-            self._db.close()
+        """May be called twice."""
+        self._control.close()
 
     # What there is.
 
     def slots(self) -> tuple[str, ...]:
-        with self._lock:
-            return tuple(slot for (slot,) in self._db.execute("SELECT slot FROM slots ORDER BY slot"))
+        return tuple(row.slot for row in self._control.rows())
 
     def active(self, slot: str) -> Installed | None:
-        return self._release(self._row(slot).active)
+        return self._known(self._control.row(slot).active)
 
     def previous(self, slot: str) -> Installed | None:
-        return self._release(self._row(slot).previous)
+        return self._known(self._control.row(slot).previous)
 
     def candidate(self, slot: str) -> Installed | None:
-        return self._release(self._row(slot).candidate)
+        return self._known(self._control.row(slot).candidate)
 
     def factory(self, slot: str) -> Installed | None:
-        return self._release(self._row(slot).factory)
+        return self._known(self._control.row(slot).factory)
 
     def staged(self, slot: str) -> Installed | None:
         """What waits for a trial, or was in one when its process ended."""
-        row = self._row(slot)
-        return self._release(row.candidate) if row.step in ("staged", "trial") else None
+        row = self._control.row(slot)
+        return self._known(row.candidate) if row.step in ("staged", "trial") else None
 
     def state(self, slot: str) -> SlotState:
-        with self._lock:
-            row = self._row(slot)
-            releases = [self._release(each) for each in (row.active, row.previous, row.candidate, row.factory)]
-        active, previous, candidate, factory = (None if each is None else each.release for each in releases)
+        row = self._control.row(slot)
+        active, previous, candidate, factory = (
+            self._number(each) for each in (row.active, row.previous, row.candidate, row.factory)
+        )
         return SlotState(
             slot, row.step, row.since, row.reason, active, previous, candidate, factory, row.floor, row.attempts
         )
 
     def history(self, slot: str) -> tuple[Entry, ...]:
         """The oldest first."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT at, what, release, who, why FROM history WHERE slot = ? ORDER BY number", (slot,)
-            ).fetchall()
-        return tuple(Entry(*row) for row in rows)
+        return self._control.history(slot)
+
+    def denial(self, installed: Installed) -> str | None:
+        """Why it, or the same files under another number, was refused; None where it was not."""
+        return self._control.denial(installed.slot, installed.sha256, content_of(installed.manifest))
 
     def bundle_of(self, installed: Installed) -> Path:
         """A folder with the bundle, every file of it hashed just now. Raises ModelError where one is not whole."""
-        folder = self.folder / "bundles" / installed.sha256
-        for path, sha256 in installed.files.items():
-            place, blob = folder / path, self.folder / "blobs" / sha256
-            try:
-                if not place.exists():
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    os.link(blob, place)
-                found = _sha256_of(place)
-            except OSError as lost:
-                raise ModelError(
-                    f"release {installed.release} of {installed.slot} is not whole: {path}: {lost.strerror}"
-                ) from lost
-            if found != sha256:
-                raise ModelError(f"release {installed.release} of {installed.slot} is damaged: {path} is {found[:12]}…")
-        return folder
+        try:
+            return self._blobs.bundle(installed.sha256, installed.files)
+        except ModelError as damaged:
+            which = f"release {installed.release} of {installed.slot}"
+            raise ModelError(f"{which} is damaged: {damaged.message}", hint=damaged.hint) from damaged
 
-    # What is done, each in one transaction.
+    # Trusted time.
+
+    def time_floor(self) -> int:
+        """The latest moment that was ever raised, in Unix nanoseconds; 0 before the first."""
+        return self._control.number(_TIME_FLOOR)
+
+    def raise_time_floor(self, unix_ns: int) -> None:
+        """Never down."""
+        self._control.raise_number(_TIME_FLOOR, unix_ns)
+
+    # By hand.
 
     def add(self, bundle: Path, slot: str, *, who: str = "operator") -> Installed:
         """Make that folder the factory model of the slot, release 0, and use it. Raises ModelError, UsageError."""
         installed = self._take_in(bundle, slot, 0)
-        with self._change(slot) as row:
-            self._set(slot, "committed", None, active=installed.sha256, factory=installed.sha256, previous=row.active)
-            self._note(slot, "factory", 0, who, str(bundle))
+        with self._control.change(slot) as row:
+            self._refuse_denied(installed)
+            if row.step == "trial":
+                raise ModelError(
+                    f"slot {slot} has release {self._number(row.candidate)} on trial", hint="wait for its end"
+                )
+            previous = row.previous if row.active in (None, installed.sha256) else row.active
+            step: Step = "committed" if row.step in RESTING else row.step
+            self._control.set(slot, step, None, active=installed.sha256, factory=installed.sha256, previous=previous)
+            self._control.note(slot, "factory", 0, who, str(bundle))
         return installed
 
     def stage(
@@ -215,178 +194,273 @@ class Store:
         p95_ms: float | None = None,
         who: str = "operator",
     ) -> Installed:
-        """Let that folder wait for its trial as that release. Raises ModelError: below the floor, or denied."""
-        installed = self._take_in(bundle, slot, release, trial_s=trial_s, p95_ms=p95_ms)
-        with self._change(slot) as row:
+        """Let that folder wait for its trial as that release, unseen by a canary. Raises ModelError: below the floor,
+        or denied."""
+        trial, budget = Trial(minutes=trial_s / 60, attempts=attempts), Budget(p95_ms=p95_ms)
+        installed = self._take_in(bundle, slot, release, trial=trial, budget=budget)
+        with self._control.change(slot) as row:
             if release <= row.floor:
                 raise ModelError(f"release {release} of {slot} is not above {row.floor}, which was in use already")
-            denied = self._db.execute("SELECT reason FROM denied WHERE sha256 = ?", (installed.sha256,)).fetchone()
-            if denied is not None:
-                raise ModelError(f"release {release} of {slot} is what was refused before: {denied[0]}")
-            self._set(slot, "staged", None, candidate=installed.sha256, attempts=attempts)
-            self._note(slot, "staged", release, who, None)
+            self._refuse_denied(installed)
+            self._begin(row, installed, "staged", attempts, who, None)
         return installed
+
+    def go_back(self, slot: str, reason: str, *, to_factory: bool = False, who: str = "operator") -> Installed:
+        """Undo what waits or is on trial; else use the previous model, or the factory's, and deny the one in use.
+
+        Raises ModelError where there is nothing to go back to.
+        """
+        with self._control.change(slot) as row:
+            active = self._known(row.active)
+            if row.step in ("staged", "trial") and active is not None and not to_factory:
+                self._refuse(row, "rolled_back", reason, who)
+                return active
+            wanted = [row.factory] if to_factory else [row.previous, row.factory]
+            found = next((each for each in wanted if each not in (None, row.active)), None)
+            coming = self._known(found)
+            if coming is None:
+                raise ModelError(f"slot {slot} holds nothing to go back to")
+            if row.candidate is not None:
+                self._refuse(row, "rolled_back", reason, who)
+            if active is not None and row.active != row.factory:
+                self._control.deny(slot, reason, active.sha256, content_of(active.manifest))
+            self._control.set(
+                slot, "rolled_back", reason, active=coming.sha256, previous=None, candidate=None, attempts=0
+            )
+            self._control.note(slot, "rolled_back", coming.release, who, reason)
+            return coming
+
+    # An update, until it waits for its trial.
+
+    @contextmanager
+    def updating(self) -> Iterator[None]:
+        """Only one process at a time brings releases in. Raises UpdateError where another one does."""
+        handle = os.open(self.folder / "update.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UpdateError(f"another update is at work on {self.folder}", hint="wait for its end") from None
+            yield
+        finally:
+            os.close(handle)
+
+    def offer(self, manifest: bytes, *, who: str = "updater") -> Installed:
+        """Begin to fetch a release, or go on with it. manifest: its signed bytes.
+
+        Raises ModelError where it is no manifest, UpdateRefused where it is denied, below the floor, or another one
+        than was in use under its number, UpdateError where the slot has a model on trial.
+        """
+        installed = _read(manifest)
+        slot, release = installed.slot, installed.release
+        with self._control.change(slot) as row:
+            if row.candidate == installed.sha256 and row.step not in RESTING:
+                return installed
+            if release < max(row.floor, 1):
+                raise UpdateRefused(f"release {release} of {slot} is below the floor, {max(row.floor, 1)}")
+            used = self._control.committed(slot, release)
+            if used not in (None, installed.sha256):
+                raise UpdateRefused(f"release {release} of {slot} was another one when it was in use")
+            reason = self.denial(installed)
+            if reason is not None:
+                raise UpdateRefused(f"release {release} of {slot} is what was refused before: {reason}")
+            if not may_follow(row.step, "fetching"):
+                raise UpdateError(f"slot {slot} has release {self._number(row.candidate)} on trial")
+            why = " ".join(filter(None, (manifest_source(installed.manifest), installed.manifest.note)))
+            self._control.keep(installed.sha256, slot, release, manifest)
+            self._begin(row, installed, "fetching", CANARY_ATTEMPTS, who, why or None)
+        return installed
+
+    def fetch(
+        self, installed: Installed, fetch: Callable[[str, int, Path], None], *, max_bytes: int = MAX_BYTES
+    ) -> None:
+        """Bring what is missing of it. Raises UpdateError (no room, not all came), UpdateRefused, OSError."""
+        missing = {
+            entry.sha256: entry.length
+            for entry in installed.manifest.files.values()
+            if not self._blobs.is_whole(entry.sha256)
+        }
+        self.make_room(sum(missing.values()), max_bytes=max_bytes)
+        for sha256, length in sorted(missing.items()):
+            self._blobs.fetch(sha256, length, fetch)
+
+    def make_room(self, needed_bytes: int = 0, *, max_bytes: int = MAX_BYTES) -> None:
+        """Collect what no slot names: never an active, previous, candidate or factory model. Raises UpdateError."""
+        held = [self._known(each) for row in self._control.rows() for each in row.named]
+        releases = [each for each in held if each is not None]
+        blobs = {sha256 for each in releases for sha256 in each.files.values()}
+        self._blobs.make_room(needed_bytes, max_bytes, blobs=blobs, bundles={each.sha256 for each in releases})
+
+    def verified(self, slot: str, *, who: str = "updater") -> None:
+        """All of the candidate is here, and is what its manifest says."""
+        self._step(slot, "verified", who, None)
+
+    def begin_canary(self, slot: str, *, who: str = "updater") -> Installed | None:
+        """Count one attempt, durably, before anything is run; None where there is none left, or nothing to be tried."""
+        with self._control.change(slot) as row:
+            if row.candidate is None or not may_follow(row.step, "canary"):
+                return None
+            if row.attempts <= 0:
+                self._refuse(row, "rejected", "the update ended in each attempt to try it", who)
+                return None
+            self._control.set(slot, "canary", None, attempts=row.attempts - 1)
+            self._control.note(
+                slot, "canary", self._number(row.candidate), who, f"{row.attempts - 1} more attempts left"
+            )
+            return self._known(row.candidate)
+
+    def pass_canary(self, slot: str, report: str, *, who: str = "updater") -> None:
+        """The candidate did in its canary what it should, and waits for its trial. report: how it did, in a line."""
+        with self._control.change(slot) as row:
+            candidate = self._known(row.candidate)
+            if candidate is None or row.step != "canary":
+                return
+            self._control.set(slot, "staged", None, attempts=candidate.manifest.trial.attempts)
+            self._control.note(slot, "staged", candidate.release, who, report)
+
+    def give_up(self, slot: str, reason: str, *, who: str = "updater") -> None:
+        """Let the candidate go, not denied: that it did not come is not its fault."""
+        with self._control.change(slot) as row:
+            if row.candidate is None or not may_follow(row.step, "idle"):
+                return
+            self._control.note(slot, "given_up", self._number(row.candidate), who, reason)
+            self._control.set(slot, "idle", reason, candidate=None, attempts=0)
+
+    # The trial.
 
     def begin_trial(self, slot: str) -> Installed | None:
         """Count one attempt, durably, before anything is loaded; None where there is none left, or nothing waits."""
-        with self._change(slot) as row:
+        with self._control.change(slot) as row:
             if row.step not in ("staged", "trial") or row.candidate is None:
                 return None
             if row.attempts <= 0:
-                self._refuse(row, "rolled_back", "its process ended in each attempt")
+                self._refuse(row, "rolled_back", "its process ended in each attempt", "node")
                 return None
-            self._set(slot, "trial", None, attempts=row.attempts - 1)
-            self._note(slot, "trial", self._number(row.candidate), "node", f"{row.attempts - 1} more attempts left")
-            return self._release(row.candidate)
+            self._control.set(slot, "trial", None, attempts=row.attempts - 1)
+            self._control.note(
+                slot, "trial", self._number(row.candidate), "node", f"{row.attempts - 1} more attempts left"
+            )
+            return self._known(row.candidate)
 
     def leave_trial(self, slot: str) -> None:
         """The process ends in good order before the trial does: that attempt does not count."""
-        with self._change(slot) as row:
+        with self._control.change(slot) as row:
             if row.step == "trial":
-                self._set(slot, "staged", "the trial was left in good order", attempts=row.attempts + 1)
+                self._control.set(slot, "staged", "the trial was left in good order", attempts=row.attempts + 1)
 
     def commit(self, slot: str, reason: str | None = None) -> None:
         """The candidate has proved itself: it is the active one, and no release below it is taken any more."""
-        with self._change(slot) as row:
-            number = self._number(row.candidate)
-            if row.candidate is None or number is None:
+        with self._control.change(slot) as row:
+            candidate = self._known(row.candidate)
+            if candidate is None or not may_follow(row.step, "committed"):
                 return
-            previous = row.previous if row.active == row.candidate else row.active
-            self._set(
+            self._control.set(
                 slot,
                 "committed",
                 reason,
-                active=row.candidate,
-                previous=previous,
+                active=candidate.sha256,
+                previous=row.previous if row.active == candidate.sha256 else row.active,
                 candidate=None,
-                floor=max(row.floor, number),
+                attempts=0,
+                floor=max(row.floor, candidate.release, candidate.manifest.floor),
             )
-            self._note(slot, "committed", number, "node", reason)
+            self._control.mark_committed(candidate.sha256)
+            self._control.note(slot, "committed", candidate.release, "node", reason)
 
     def roll_back(self, slot: str, reason: str) -> None:
         """The candidate has failed in use: it is denied from now on."""
-        with self._change(slot) as row:
-            self._refuse(row, "rolled_back", reason)
+        with self._control.change(slot) as row:
+            self._refuse(row, "rolled_back", reason, "node")
 
-    def reject(self, slot: str, reason: str) -> None:
+    def reject(self, slot: str, reason: str, *, who: str = "node") -> None:
         """The candidate has failed before it was in use: it is denied from now on."""
-        with self._change(slot) as row:
-            self._refuse(row, "rejected", reason)
+        with self._control.change(slot) as row:
+            self._refuse(row, "rejected", reason, who)
 
     def fall_back(self, slot: str, damaged: Installed, reason: str) -> Installed | None:
         """The active one cannot be used: the previous one is active now, else the factory's; None for neither."""
-        with self._change(slot) as row:
+        with self._control.change(slot) as row:
             if row.active != damaged.sha256:
-                return self._release(row.active)  # Another process has done it.
+                return self._known(row.active)  # Another process has done it.
             left = [each for each in (row.previous, row.factory) if each not in (None, damaged.sha256)]
-            coming = left[0] if left else None
-            self._set(slot, row.step, reason, active=coming, previous=None)
-            self._note(slot, "fell_back", self._number(coming), "node", reason)
-            return self._release(coming)
+            coming = self._known(left[0]) if left else None
+            name = None if coming is None else coming.sha256
+            self._control.set(slot, row.step, reason, active=name, previous=None)
+            self._control.note(slot, "fell_back", None if coming is None else coming.release, "node", reason)
+            return coming
 
     def note(self, slot: str, what: str, why: str) -> None:
         """Something of the candidate for the history, such as how its shadow did."""
-        with self._change(slot) as row:
-            self._note(slot, what, self._number(row.candidate), "node", why)
+        with self._control.change(slot) as row:
+            self._control.note(slot, what, self._number(row.candidate), "node", why)
 
-    @contextmanager
-    def _change(self, slot: str) -> Iterator[_Row]:
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._db.execute("INSERT OR IGNORE INTO slots (slot) VALUES (?)", (slot,))
-                yield self._row(slot)
-                self._db.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
-                raise
+    def _begin(self, row: Row, installed: Installed, step: Step, attempts: int, who: str, why: str | None) -> None:
+        if not may_follow(row.step, step):
+            raise ModelError(f"slot {row.slot} has release {self._number(row.candidate)} on trial")
+        self._control.set(row.slot, step, None, candidate=installed.sha256, attempts=attempts)
+        self._control.note(row.slot, step, installed.release, who, why)
 
-    def _row(self, slot: str) -> _Row:
-        with self._lock:
-            row = self._db.execute(
-                "SELECT slot, active, previous, candidate, factory, step, attempts, floor, since, reason"
-                " FROM slots WHERE slot = ?",
-                (slot,),
-            ).fetchone()
-        return _Row(*row) if row is not None else _Row(slot, None, None, None, None, "idle", 0, 0, "", None)
+    def _step(self, slot: str, step: Step, who: str, why: str | None) -> None:
+        with self._control.change(slot) as row:
+            if row.candidate is not None and may_follow(row.step, step):
+                self._control.set(slot, step, why)
+                self._control.note(slot, step, self._number(row.candidate), who, why)
 
-    def _set(self, slot: str, step: Step, reason: str | None, **columns: object) -> None:
-        values = {**columns, "step": step, "reason": reason, "since": rfc3339(self._clock.unix_ns())}
-        names = ", ".join(f"{name} = ?" for name in values)
-        self._db.execute(f"UPDATE slots SET {names} WHERE slot = ?", (*values.values(), slot))
-
-    def _refuse(self, row: _Row, step: Step, reason: str) -> None:
-        if row.candidate is None:
+    def _refuse(self, row: Row, step: Step, reason: str, who: str) -> None:
+        candidate = self._known(row.candidate)
+        if candidate is None or not may_follow(row.step, step):
             return
-        self._db.execute("INSERT OR REPLACE INTO denied VALUES (?, ?)", (row.candidate, reason))
-        self._note(row.slot, step, self._number(row.candidate), "node", reason)
-        self._set(row.slot, step, reason, candidate=None, attempts=0)
+        self._control.deny(row.slot, reason, candidate.sha256, content_of(candidate.manifest))
+        self._control.note(row.slot, step, candidate.release, who, reason)
+        self._control.set(row.slot, step, reason, candidate=None, attempts=0)
 
-    def _note(self, slot: str, what: str, release: int | None, who: str, why: str | None) -> None:
-        self._db.execute(
-            "INSERT INTO history (slot, at, what, release, who, why) VALUES (?, ?, ?, ?, ?, ?)",
-            (slot, rfc3339(self._clock.unix_ns()), what, release, who, why),
-        )
-        self._db.execute(
-            "DELETE FROM history WHERE slot = ? AND number <= (SELECT max(number) FROM history) - ?",
-            (slot, _HISTORY_MAX),
-        )
+    def _refuse_denied(self, installed: Installed) -> None:
+        reason = self.denial(installed)
+        if reason is not None:
+            raise ModelError(f"release {installed.release} of {installed.slot} is what was refused before: {reason}")
 
-    def _release(self, sha256: str | None) -> Installed | None:
-        if sha256 is None:
+    def _known(self, sha256: str | None) -> Installed | None:
+        """Read from its manifest, which is hashed."""
+        manifest = None if sha256 is None else self._control.manifest(sha256)
+        if manifest is None:
             return None
-        with self._lock:
-            row = self._db.execute("SELECT record FROM releases WHERE sha256 = ?", (sha256,)).fetchone()
-        try:
-            return None if row is None else msgspec.json.decode(row[0], type=Installed)
-        except msgspec.DecodeError as broken:
-            raise ModelError(f"{self.folder / 'control.db'}: the release {sha256[:12]}… cannot be read") from broken
+        found = _read(manifest)
+        if found.sha256 != sha256:
+            raise ModelError(f"{self._control.path}: a manifest is damaged", hint="add the factory model again")
+        return found
 
     def _number(self, sha256: str | None) -> int | None:
-        found = self._release(sha256)
+        found = self._known(sha256)
         return None if found is None else found.release
 
     def _take_in(
-        self, bundle: Path, slot: str, release: int, *, trial_s: float = 600.0, p95_ms: float | None = None
+        self, bundle: Path, slot: str, release: int, *, trial: Trial | None = None, budget: Budget | None = None
     ) -> Installed:
+        """Copy a folder in, under a manifest made for it."""
         checked_slot(slot)
-        files = {path: self._take_blob(bundle / path) for path in _files_of(bundle)}
-        named = msgspec.json.encode([slot, release, sorted(files.items())])
-        installed = Installed(
-            slot=slot,
-            release=release,
-            sha256=hashlib.sha256(named).hexdigest(),
-            files=files,
-            trial_s=trial_s,
-            p95_ms=p95_ms,
-        )
-        with self._change(slot):
-            record = msgspec.json.encode(installed)
-            self._db.execute("INSERT OR REPLACE INTO releases VALUES (?, ?)", (installed.sha256, record))
+        facts = read_manifest(bundle)
+        files = {}
+        with self.updating():
+            for path in _files_of(bundle):
+                sha256, length = self._blobs.take_file(bundle / path, FILE_BYTES_MAX)
+                files[path] = FileEntry(sha256, length)
+            manifest = encode_manifest(
+                Manifest(
+                    schema="edgeinfer.release/1",
+                    slot=slot,
+                    release=release,
+                    name=facts.name,
+                    version=facts.version,
+                    files=files,
+                    trial=trial or Trial(),
+                    budget=budget or Budget(),
+                )
+            )
+            installed = _read(manifest)
+            self._blobs.bundle(installed.sha256, installed.files)
+            with self._control.change(slot):
+                self._control.keep(installed.sha256, slot, release, manifest)
         return installed
-
-    def _take_blob(self, path: Path) -> str:
-        """Written beside, fsynced, renamed to its own hash, the folder fsynced; read-only from then on."""
-        content = path.read_bytes()
-        sha256 = hashlib.sha256(content).hexdigest()
-        blob = self.folder / "blobs" / sha256
-        if blob.exists() and _sha256_of(blob) == sha256:
-            return sha256
-        beside = blob.with_suffix(f".{os.getpid()}.new")
-        try:
-            with beside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.chmod(0o444)
-            beside.replace(blob)
-        except OSError:
-            with contextlib.suppress(OSError):
-                beside.unlink()
-            raise
-        sync_folder(blob.parent)
-        return sha256
 
 
 def open_store(folder: Path | None = None, clock: Clock | None = None) -> Store:
@@ -397,13 +471,16 @@ def open_store(folder: Path | None = None, clock: Clock | None = None) -> Store:
         raise ModelError(f"the model store {folder or state_folder() / 'store'} cannot be opened: {failed}") from failed
 
 
-def checked_slot(slot: str) -> str:
-    """The name itself. Raises UsageError unless it is one of a slot."""
-    if _SLOT.fullmatch(slot) is None:
-        raise UsageError(
-            f"slot {slot[:40]!r} is no name of a slot", hint="small letters, digits and -, such as detector"
-        )
-    return slot
+def manifest_source(manifest: Manifest) -> str:
+    """Who published it and when, in words; empty where it does not say."""
+    by = f"published by {manifest.publisher}" if manifest.publisher else ""
+    at = f"at {manifest.published_at}" if manifest.published_at else ""
+    recalls = "" if manifest.recall_of is None else f"to recall release {manifest.recall_of}"
+    return " ".join(filter(None, (by, at, recalls)))
+
+
+def _read(manifest: bytes) -> Installed:
+    return Installed(hashlib.sha256(manifest).hexdigest(), parse_manifest(manifest))
 
 
 def _files_of(bundle: Path) -> list[str]:
@@ -415,21 +492,11 @@ def _files_of(bundle: Path) -> list[str]:
             raise ModelError(f"{path} is neither a file nor a folder")
         if path.is_dir():
             continue
-        size = path.stat().st_size
-        total += size
-        if size > _FILE_BYTES_MAX or total > _BUNDLE_BYTES_MAX:
-            raise ModelError(f"{bundle} is too large for a bundle")
+        total += path.stat().st_size
         found.append(path.relative_to(bundle).as_posix())
-    if "model.toml" not in found:
-        raise ModelError(f"{bundle} is a folder without a model.toml")
-    if len(found) > _FILES_MAX or any(path.count("/") >= _DEPTH_MAX for path in found):
-        raise ModelError(f"{bundle} holds more than a bundle may: {_FILES_MAX} files, folders {_DEPTH_MAX} deep")
+        if total > BUNDLE_BYTES_MAX or len(found) > FILES_MAX or found[-1].count("/") >= DEPTH_MAX:
+            raise ModelError(
+                f"{bundle} holds more than a bundle may: {FILES_MAX} files, {BUNDLE_BYTES_MAX} bytes, paths of"
+                f" {DEPTH_MAX} parts"
+            )
     return found
-
-
-def _sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
