@@ -103,6 +103,7 @@ class Models:
         self._trials: dict[str, _Trial] = {}
         self._firsts: dict[str, Installed] = {}
         self._helpless: set[str] = set()
+        self._in_use: dict[str, str] = {}
         self._telling = threading.Lock()
         self._told: dict[str, Entry | None] = {}
         self._states: Mapping[str, SlotModel] = {}
@@ -137,18 +138,21 @@ class Models:
         installed = None if is_helpless and self._store.staged(slot) is not None else self._store.active(slot)
         while installed is not None:
             try:
-                return str(self._store.bundle_of(installed))
+                word = str(self._store.bundle_of(installed))
             except ModelError as damaged:
                 installed = self._store.fall_back(slot, installed, damaged.message)
                 self._say_news(slot)
+            else:
+                self._in_use[slot] = installed.sha256
+                return word
         # There is nothing to hold it against, and nothing to lose.
         waiting = self._store.begin_trial(slot)
-        word = None if waiting is None else self._whole(waiting)
+        whole = None if waiting is None else self._whole(waiting)
         self._say_news(slot)
-        if waiting is None or word is None:
+        if waiting is None or whole is None:
             raise ModelError(f"slot {slot} holds no model that can be used")
         self._firsts[slot] = waiting
-        return word
+        return whole
 
     def start(self) -> None:
         self._thread.start()
@@ -212,8 +216,12 @@ class Models:
     def _attend(self, slot: str, pipelines: Sequence[Pipeline]) -> None:
         trial = self._trials.get(slot) or self._first(slot, pipelines)
         if trial is None:
-            if self._is_due(slot, pipelines):
+            if self._is_other(slot):
+                self._follow(slot, pipelines)
+            elif self._is_due(slot, pipelines):
                 self._begin(slot, pipelines)
+        elif self._is_taken_back(slot, trial):
+            self._take_back(slot, trial)
         elif trial.shadow is not None:
             self._look_at_shadow(slot, trial, trial.shadow)
         else:
@@ -227,6 +235,29 @@ class Models:
         meters = [self._meters[each.name] for each in pipelines]
         trial = self._trials[slot] = _Trial(installed, meters, begun_ns=self._clock.monotonic_ns())
         return trial
+
+    def _is_taken_back(self, slot: str, trial: _Trial) -> bool:
+        """Whether somebody has undone it by hand."""
+        staged = self._store.staged(slot)
+        return staged is None or staged.sha256 != trial.installed.sha256
+
+    def _take_back(self, slot: str, trial: _Trial) -> None:
+        self._trials.pop(slot, None)
+        self._close_shadow(trial)
+        if trial.begun_ns is not None:
+            self._bring_back(slot, trial.meters)
+
+    def _is_other(self, slot: str) -> bool:
+        """Whether somebody has made another model the active one by hand, since its pipelines took theirs."""
+        active = self._store.active(slot)
+        return active is not None and active.sha256 != self._in_use.get(slot, active.sha256)
+
+    def _follow(self, slot: str, pipelines: Sequence[Pipeline]) -> None:
+        """Not a trial: who did it by hand wants it so. Where it cannot be opened, that is said once."""
+        active = self._store.active(slot)
+        self._bring_back(slot, [self._meters[each.name] for each in pipelines])
+        if active is not None:
+            self._in_use[slot] = active.sha256
 
     def _is_due(self, slot: str, pipelines: Sequence[Pipeline]) -> bool:
         """Whether something waits, all pipelines compute, and there is something to hold it against."""
@@ -422,6 +453,7 @@ class Models:
         if is_over and all(trial.judged[meter.pipeline.name] for meter in trial.meters):
             del self._trials[slot]
             self._store.commit(slot, f"did well for {trial.installed.trial_s:g} s")
+            self._in_use[slot] = trial.installed.sha256
             for meter in trial.meters:
                 meter.begin()
 
@@ -470,16 +502,20 @@ class Models:
         self._trials.pop(slot, None)
         self._store.roll_back(slot, fault)
         self._say_news(slot)
-        running = [meter.pipeline for meter in trial.meters if not meter.pipeline.wait(0)]
+        self._bring_back(slot, trial.meters)
+
+    def _bring_back(self, slot: str, meters: Sequence[Meter]) -> None:
+        """Let the active model answer from the next frame on, in all of these pipelines that run."""
+        running = [meter.pipeline for meter in meters if not meter.pipeline.wait(0)]
         if not running:
             return
         try:
             back = partial(self.word_of, slot)
             if not self._exchange(running, back(), {}, back=back):
-                log.error("slot %s: a frame in work keeps the refused model; the next start has the former", slot)
+                log.error("slot %s: a frame in work keeps its model; the next start has the active one", slot)
         except EdgeInferError as failed:
-            log.error("slot %s: the former model cannot be opened again: %s", slot, failed)
-        for meter in trial.meters:
+            log.error("slot %s: the active model cannot be opened: %s", slot, failed)
+        for meter in meters:
             meter.begin()
 
     def _is_void(self, trial: _Trial) -> bool:
@@ -492,16 +528,8 @@ class Models:
         self._trials.pop(slot, None)
         self._close_shadow(trial)
         self._store.leave_trial(slot)
-        running = [meter.pipeline for meter in trial.meters if not meter.pipeline.wait(0)]
-        if trial.begun_ns is None or not running:
-            return
-        try:
-            back = partial(self.word_of, slot)
-            self._exchange(running, back(), {}, back=back)
-        except EdgeInferError as failed:
-            log.error("slot %s: the active model cannot be opened: %s", slot, failed)
-        for meter in trial.meters:
-            meter.begin()
+        if trial.begun_ns is not None:
+            self._bring_back(slot, trial.meters)
 
     def _end_trial(self, slot: str, trial: _Trial, left: Sequence[Pipeline]) -> None:
         self._close_shadow(trial)

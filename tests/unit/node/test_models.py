@@ -77,6 +77,22 @@ def started():
         node.close()
 
 
+@pytest.fixture
+def opened_as(monkeypatch):
+    """Lets releases by the sha256 of their manifests open on devices of their own."""
+    devices: dict[str, str] = {}
+
+    def open_model(self, pipeline, word):
+        config = self.config_of(pipeline)
+        device = devices.get(Path(word).name, config.device)
+        return open_model_of(
+            msgspec.structs.replace(config, device=device), word, live=True, clock=self._clock, devices=self._devices
+        )
+
+    monkeypatch.setattr(Node, "open_model", open_model)
+    return devices
+
+
 def wait_until(condition) -> None:
     while not condition():
         time.sleep(0.005)
@@ -144,20 +160,11 @@ def test_a_release_is_tried_between_two_frames_and_kept_after_its_time(started, 
         pytest.param("fake:latency_ms=60", "dropped", id="too slow for the camera"),
     ],
 )
-def test_what_does_worse_is_undone_and_denied(started, store, bundle, monkeypatch, device, why):
+def test_what_does_worse_is_undone_and_denied(started, store, bundle, opened_as, device, why):
     node = started(patient=True)
     usual = usual_version(node)
     folder = bundle("7")
-    worse = store.stage(folder, "cells", 1).sha256
-
-    def open_model(self, pipeline, word):
-        """The new version on a device that bears the same name, and does as the case says."""
-        config = self.config_of(pipeline)
-        if Path(word).name == worse:
-            config = msgspec.structs.replace(config, device=device)
-        return open_model_of(config, word, live=True, devices=self._devices)
-
-    monkeypatch.setattr(Node, "open_model", open_model)
+    opened_as[store.stage(folder, "cells", 1).sha256] = device
     look_until(node, lambda: node.mend() or step(store) in ("rolled_back", "rejected"))
     assert why in store.state("cells").reason
     look_until(node, lambda: node.mend() or (node.pipelines and node.pipelines[0].state == "ok"))
@@ -239,3 +246,46 @@ def test_a_shadow_is_compared_and_reported_before_anything_is_switched(started, 
     assert set(report.by_class.values()) == {1.0}
     assert report.p95_ms > 0
     assert node.pipelines[0].report().dropped == {}
+
+
+@pytest.mark.parametrize("is_good", [True, False])
+def test_on_a_device_that_only_one_can_have_frames_wait_in_order(
+    started, store, bundle, opened_as, monkeypatch, is_good
+):
+    word = "fake:exclusive=1"
+    seen: list[int] = []
+    node = started(device=word)
+    usual = usual_version(node)
+    deliver = node.pipelines[0]._deliver
+    monkeypatch.setattr(
+        node.pipelines[0], "_deliver", lambda answer, frame: (seen.append(frame.seq), deliver(answer, frame))
+    )
+    new = store.stage(bundle("7"), "cells", 1)
+    open_model = Node.open_model
+
+    def slowly(self, pipeline, word):
+        time.sleep(0.2)  # Ten frames come meanwhile.
+        return open_model(self, pipeline, word)
+
+    monkeypatch.setattr(Node, "open_model", slowly)
+    opened_as[new.sha256] = word if is_good else f"{word},fail_at=0"
+    look_until(node, lambda: step(store) == ("trial" if is_good else "rejected"))
+    answers_of(node, "7" if is_good else usual, 40)
+    assert node.pipelines[0].report().dropped == {}
+    assert seen == list(range(seen[0], seen[0] + len(seen)))
+
+
+def test_what_is_taken_back_by_hand_answers_no_more(started, store, bundle):
+    node = started()
+    usual = usual_version(node)
+    begin_trial(node, store, bundle("7"))
+    answers_of(node, "7")
+    store.go_back("cells", "it looks wrong")
+    node._models.look()
+    answers_of(node, usual)
+    store.add(bundle("8"), "cells")
+    node._models.look()
+    answers_of(node, "8")
+    store.go_back("cells", "that, too")
+    node._models.look()
+    answers_of(node, usual)
