@@ -187,7 +187,7 @@ class Models:
 
     def _run(self) -> None:
         try:
-            while not self._closed.wait(_LOOK_S):
+            while not self._closed.is_set():
                 try:
                     self.look()
                     self._is_failing = False
@@ -195,6 +195,7 @@ class Models:
                     if not self._is_failing:
                         log.error("the model store cannot be used; models stay as they are: %s", failed)
                     self._is_failing = True
+                self._closed.wait(_LOOK_S)
         except Exception:
             log.exception("model updates are given up; models stay as they are")
 
@@ -450,7 +451,8 @@ class Models:
             return
         assert trial.begun_ns is not None
         is_over = (self._clock.monotonic_ns() - trial.begun_ns) / 1e9 >= trial.installed.trial_s
-        if is_over and all(trial.judged[meter.pipeline.name] for meter in trial.meters):
+        names = [meter.pipeline.name for meter in trial.meters]
+        if is_over and all(trial.judged[name] and not trial.strikes[name] for name in names):
             del self._trials[slot]
             self._store.commit(slot, f"did well for {trial.installed.trial_s:g} s")
             self._in_use[slot] = trial.installed.sha256
