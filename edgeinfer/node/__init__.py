@@ -199,7 +199,10 @@ class Node:
         if config is None:
             return  # A reload has just taken it away.
         word = (config.model, *config.lighter)[number]
-        running.exchange(self.open_model(pipeline, self._word(word)))
+        slot = slot_of(word)
+        if slot is not None and self._models is not None:
+            word = self._models.word_in_use(slot)
+        running.exchange(self.open_model(pipeline, word))
 
     # What updates need; see Exchanged.
 

@@ -126,6 +126,13 @@ class Models:
         except (OSError, sqlite3.Error) as failed:
             raise ModelError(f"the model store {self._store.folder} cannot be used: {failed}") from failed
 
+    def word_in_use(self, slot: str) -> str:
+        """What answers now, which in a trial is the candidate. Raises ModelError."""
+        trial = self._trials.get(slot)
+        if trial is None or trial.begun_ns is None:
+            return self.word_of(slot)
+        return str(self._store.bundle_of(trial.installed))
+
     def fails(self, slot: str) -> None:
         """A pipeline of that slot does not run, with its active model."""
         if slot not in self._trials:
@@ -442,7 +449,14 @@ class Models:
     # The trial.
 
     def _judge(self, slot: str, trial: _Trial) -> None:
-        fault = self._fault(trial) or self._worse(trial)
+        fault = self._fault(trial)
+        is_spared = self._node.care is not None
+        if is_spared:
+            # Slower, and perhaps a lighter model: neither says anything of the candidate.
+            for meter in trial.meters:
+                meter.begin()
+        elif fault is None:
+            fault = self._worse(trial)
         if fault is not None:
             self._undo(slot, trial, fault)
             return
@@ -452,7 +466,7 @@ class Models:
         assert trial.begun_ns is not None
         is_over = (self._clock.monotonic_ns() - trial.begun_ns) / 1e9 >= trial.installed.trial_s
         names = [meter.pipeline.name for meter in trial.meters]
-        if is_over and all(trial.judged[name] and not trial.strikes[name] for name in names):
+        if is_over and not is_spared and all(trial.judged[name] and not trial.strikes[name] for name in names):
             del self._trials[slot]
             self._store.commit(slot, f"did well for {trial.installed.trial_s:g} s")
             self._in_use[slot] = trial.installed.sha256
