@@ -34,8 +34,9 @@ _HOLD_S = 5.0
 _WARM_RUNS = 3
 _HANGS_S = 10.0
 _HANGS_TIMES = 20
-# A moment in which somebody else needs the board is no reason: it has to do worse so many times in a row.
+# A moment in which somebody else needs the board is no reason: it has to do worse so many times in a row, and so long.
 _STRIKES = 3
+_WORSE_S = 8.0
 _LOUD = frozenset({"rejected", "rolled_back", "fell_back"})
 
 Tell = Callable[[str, Entry], None]
@@ -69,7 +70,8 @@ class _Trial:
     """A release that is being tried. meters: of the pipelines that it runs in, or shall run in.
 
     begun_ns: since when it answers, None while it is still in the shadow. before: of the model that it replaced, and
-    devices what that ran on, by pipeline. judged: how often each pipeline was; strikes: how often it did worse of late.
+    devices what that ran on, by pipeline. judged: how often each pipeline was; strikes: how often it did worse of late,
+    and worse_since_ns since when.
     """
 
     installed: Installed
@@ -80,6 +82,7 @@ class _Trial:
     devices: Mapping[str, str] = field(default_factory=dict)
     judged: Counter[str] = field(default_factory=Counter)
     strikes: Counter[str] = field(default_factory=Counter)
+    worse_since_ns: dict[str, int] = field(default_factory=dict)
     report: ShadowReport | None = None
 
 
@@ -500,8 +503,14 @@ class Models:
             meter.begin()
             worse = fault_of(now, trial.before.get(name), trial.installed.p95_ms)
             trial.judged[name] += 1
-            trial.strikes[name] = 0 if worse is None else trial.strikes[name] + 1
-            if worse is not None and trial.strikes[name] >= _STRIKES:
+            if worse is None:
+                trial.strikes[name] = 0
+                trial.worse_since_ns.pop(name, None)
+                continue
+            trial.strikes[name] += 1
+            now_ns = self._clock.monotonic_ns()
+            worse_s = (now_ns - trial.worse_since_ns.setdefault(name, now_ns)) / 1e9
+            if trial.strikes[name] >= _STRIKES and worse_s >= _WORSE_S:
                 return f"pipeline {name}: {worse}"
         return None
 

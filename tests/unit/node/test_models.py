@@ -160,11 +160,16 @@ def test_a_release_is_tried_between_two_frames_and_kept_after_its_time(started, 
         pytest.param("fake:latency_ms=60", "dropped", id="too slow for the camera"),
     ],
 )
-def test_what_does_worse_is_undone_and_denied(started, store, bundle, opened_as, device, why):
-    node = started(patient=True)
+def test_what_does_worse_is_undone_and_denied(started, store, bundle, opened_as, now, device, why):
+    node = started(patient=True, clock=now.clock)
     usual = usual_version(node)
     folder = bundle("7")
     opened_as[store.stage(folder, "cells", 1).sha256] = device
+    look_until(node, lambda: node.mend() or step(store) != "staged")
+    look_until(
+        node, lambda: node.mend() or step(store) != "trial" or any(node._models._trials["cells"].strikes.values())
+    )
+    now.ahead_ns += 9_000_000_000
     look_until(node, lambda: node.mend() or step(store) in ("rolled_back", "rejected"))
     assert why in store.state("cells").reason
     look_until(node, lambda: node.mend() or (node.pipelines and node.pipelines[0].state == "ok"))
