@@ -34,6 +34,8 @@ _HOLD_S = 5.0
 _WARM_RUNS = 3
 _HANGS_S = 10.0
 _HANGS_TIMES = 20
+# Who drops more than that in any case is not helped by frames that wait.
+_STEADY_SHARE = 0.01
 # A moment in which somebody else needs the board is no reason: it has to do worse so many times in a row, and so long.
 _STRIKES = 3
 _WORSE_S = 8.0
@@ -384,6 +386,9 @@ class Models:
         Raises EdgeInferError where it cannot be opened or run; then the former, whose word `back` gives, goes on.
         """
         if not any(is_exclusive(each.device) for each in pipelines):
+            steady = [each for each in pipelines if self._meters[each.name].measure().dropped_share < _STEADY_SHARE]
+            for each in steady:
+                each.cushion()
             try:
                 models = self._open_all(pipelines, word, devices)
             except RuntimeFailed:
@@ -391,6 +396,8 @@ class Models:
             except DeviceNotFound as busy:
                 log.info("cannot be opened beside the active model: %s", busy)
             else:
+                for each in steady:
+                    each.cushion()
                 for pipeline, model in zip(pipelines, models, strict=True):
                     pipeline.exchange(model)
                 return True

@@ -33,6 +33,8 @@ _OLD_BEFORE_SAID = 30
 # What waits while a model is replaced on a device that only one can have: of a camera of 30 fps, four seconds.
 _DELAYED_FRAMES = 120
 _DELAYED_BYTES = 128 << 20
+# And what may wait while one is opened beside it, which takes the cores now and then.
+_CUSHIONED_FRAMES = 8
 
 __all__ = ["Limits", "Look", "Pipeline", "PipelineFacts", "Report", "Work"]
 
@@ -277,6 +279,11 @@ class Pipeline:
     def watch(self, look: Look | None) -> None:
         """From now on show each frame that was inferred to `look`, by the pipeline's thread; None: to nobody."""
         self._look = look
+
+    def cushion(self) -> None:
+        """For the next thirty frames of a live source let up to eight wait rather than give way to the newest."""
+        if isinstance(self._handoff, Mailbox):
+            self._handoff.delay(_CUSHIONED_FRAMES, _DELAYED_BYTES)
 
     def hold(self, timeout_s: float) -> bool:
         """Take up no frame until `release`; whether the one in work was finished in time. If not, all goes on.

@@ -67,13 +67,14 @@ def judge(rows: Sequence[Row]) -> list[Line]:
 def run(swaps: int, *, idle_s: float = IDLE_S) -> Row:
     """Figures of frames while a release is opened, warmed and exchanged, and of those before the first one.
 
-    Needs $EDGEINFER_STATE. dropped: frames of all; versions: of the models that answered, in their order.
+    Needs $EDGEINFER_STATE. dropped: frames of the swaps; versions: of the models that answered, in their order.
     """
     from edgeinfer.config import Config, PipelineConfig
     from edgeinfer.node import Node
     from edgeinfer.updates.store import Store
 
     record = _Record()
+    dropped = 0
     words = {"model": f"slot:{_SLOT}", "source": f"synthetic://blood-smear?fps={FPS}", "device": "cpu"}
     with tempfile.TemporaryDirectory() as folder, closing(Store()) as store:
         store.add(_BUNDLE, _SLOT)
@@ -89,10 +90,9 @@ def run(swaps: int, *, idle_s: float = IDLE_S) -> Row:
             time.sleep(idle_s)
             record.is_idle = False
             for release in range(1, swaps + 1):
-                _swap(store, node, record, _release(Path(folder), release), release)
-            dropped = node.pipelines[0].report().dropped
+                dropped += _swap(store, node, record, _release(Path(folder), release), release)
     return {
-        "dropped": sum(dropped.values()),
+        "dropped": dropped,
         "idle_p99_ms": _p99(record.idle_ms),
         "swap_p99_ms": _p99(record.swap_ms),
         "longest_ms": record.longest_ms,
@@ -133,18 +133,25 @@ class _Record:
         pass
 
 
-def _swap(store: Store, node: Node, record: _Record, bundle: Path, release: int) -> None:
+def _swap(store: Store, node: Node, record: _Record, bundle: Path, release: int) -> int:
     """Let a release wait, and look after it until it is kept: once it is on trial, and five frames have been answered,
-    the swap is over."""
+    the swap is over. How many frames were dropped until then."""
+    before = _dropped(node)
     store.stage(bundle, _SLOT, release, trial_s=0)
     record.is_swapping = True
     _wait(lambda: record.versions[-1] == f"swap-{release}", node)
     until = len(record.ages_ms) + 5
     _wait(lambda: len(record.ages_ms) >= until)
     record.is_swapping = False
+    dropped = _dropped(node) - before
     _wait(lambda: store.state(_SLOT).step != "trial", node)
     if store.state(_SLOT).active != release:
         raise SystemExit(f"release {release} was not kept: {store.state(_SLOT).reason}")
+    return dropped
+
+
+def _dropped(node: Node) -> int:
+    return sum(node.pipelines[0].report().dropped.values())
 
 
 def _release(folder: Path, release: int) -> Path:
