@@ -35,7 +35,11 @@ _PROGRAM_BYTES = 512 << 20
 _MEMORY_MIN_BYTES = 128 << 20
 # Threads' stacks and arenas are reserved in the address space and never touched.
 _RESERVED_BYTES = 1 << 30
-_BOOT = "import sys; sys.path[:] = sys.argv.pop().split('\\0'); from edgeinfer.updates.canary import main; main(sys.argv)"
+# What this process can import, the canary can; see runtimes/isolated.py.
+_BOOT = (
+    "import os, sys; sys.path[:] = sys.argv.pop().split(os.pathsep); "
+    "from edgeinfer.updates.canary import main; sys.exit(main(sys.argv))"
+)
 
 
 def run_candidate(
@@ -69,7 +73,7 @@ def run_active(
 ) -> Measured:
     """The same with the model in use, to be compared with. Raises UpdateError."""
     most = _memory_for(None)
-    job = Job(str(bundle), device, most + _RESERVED_BYTES, tuple(map(str, pictures)), role="active")
+    job = Job(str(bundle), device, most + _RESERVED_BYTES, tuple(map(str, pictures)))
     return _run(job, most, limit_s)
 
 
@@ -91,7 +95,7 @@ def _run(job: Job, memory_max_bytes: int, limit_s: float) -> Measured:
 
 def _start(theirs: socket.socket) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-I", "-c", _BOOT, str(theirs.fileno())]
-    path = "\0".join(each for each in sys.path if isinstance(each, str))
+    path = os.pathsep.join(each for each in sys.path if isinstance(each, str))
     try:
         return subprocess.Popen(
             [*words, path],
@@ -115,7 +119,8 @@ def _watch(process: subprocess.Popen[bytes], peer: socket.socket, memory_max_byt
             return Measured(fault=f"its canary did not end within {limit_s:g} s")
         taken = sum(_resident_bytes(pid) for pid in _family(process.pid))
         if taken > memory_max_bytes:
-            return Measured(fault=f"its canary took {taken >> 20} MB of memory, at most {memory_max_bytes >> 20} MB are free")
+            allowed_mb = memory_max_bytes >> 20
+            return Measured(fault=f"its canary took {taken >> 20} MB of memory, at most {allowed_mb} MB are allowed")
 
 
 def _answer(process: subprocess.Popen[bytes], peer: socket.socket) -> Measured:
@@ -141,7 +146,7 @@ def _answer(process: subprocess.Popen[bytes], peer: socket.socket) -> Measured:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """It, and the workers that it started, which have sessions of their own."""
-    for pid in _family(process.pid):
+    for pid in tuple(_family(process.pid)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):

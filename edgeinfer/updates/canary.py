@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -50,8 +50,6 @@ class Job(msgspec.Struct, frozen=True):
     inputs: tuple[TensorDecl, ...] = ()
     outputs: tuple[TensorDecl, ...] = ()
     golden: tuple[GoldenEntry, ...] = ()
-    sys_path: tuple[str, ...] = ()
-    role: Literal["candidate", "active"] = "candidate"
 
 
 class Faulty(Exception):
@@ -63,7 +61,6 @@ def main(words: list[str]) -> int:
     peer = socket.socket(fileno=int(words[1]))
     peer.set_inheritable(False)
     job = msgspec.json.decode(peer.recv(JOB_BYTES_MAX), type=Job)
-    sys.path[:] = job.sys_path or sys.path
     network = _confine(job.data_max_bytes)
     peer.send(msgspec.json.encode(_measured(job, network)))
     return 0
@@ -186,7 +183,8 @@ def _check_golden(job: Job, bundle: Bundle, runtime: Runtime) -> None:
             apart = np.abs(dequantize(found, spec.quantization) - dequantize(expected, spec.quantization))
             if apart.size and not apart.max() <= entry.max_abs:
                 raise Faulty(
-                    f"{sample.name}: output {spec.name!r} is off by {apart.max():.3g}, at most {entry.max_abs:g} is allowed"
+                    f"{sample.name}: output {spec.name!r} is off by {apart.max():.3g}, at most {entry.max_abs:g} are"
+                    " allowed"
                 )
 
 

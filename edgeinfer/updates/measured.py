@@ -42,8 +42,8 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """In one line."""
         found = "" if self.found is None else f", {self.found} found in {self.pictures} pictures"
         return (
-            f"on {self.device}: p95 {self.p95_ms:.1f} ms, {self.memory_mb:.0f} MB, loaded in {self.load_s:.1f} s{found};"
-            f" network {self.network}"
+            f"on {self.device}: p95 {self.p95_ms:.1f} ms, {self.memory_mb:.0f} MB, loaded in {self.load_s:.1f} s"
+            f"{found}; network {self.network}"
         )
 
 

@@ -148,6 +148,14 @@ class Store:
         """Why it, or the same files under another number, was refused; None where it was not."""
         return self._control.denial(installed.slot, installed.sha256, content_of(installed.manifest))
 
+    def denied(self, manifest: bytes) -> str | None:
+        """The same of a manifest that may never have been here. Raises ModelError where it is none."""
+        return self.denial(_read(manifest))
+
+    def is_in_use(self, slot: str, manifest: bytes) -> bool:
+        """Whether that is the active release."""
+        return self._control.row(slot).active == hashlib.sha256(manifest).hexdigest()
+
     def bundle_of(self, installed: Installed) -> Path:
         """A folder with the bundle, every file of it hashed just now. Raises ModelError where one is not whole."""
         try:
@@ -317,6 +325,13 @@ class Store:
                 return
             self._control.set(slot, "staged", None, attempts=candidate.manifest.trial.attempts)
             self._control.note(slot, "staged", candidate.release, who, report)
+
+    def leave_canary(self, slot: str, reason: str, *, who: str = "updater") -> None:
+        """The candidate could not be tried here, which is not its fault: that attempt does not count."""
+        with self._control.change(slot) as row:
+            if row.step == "canary":
+                self._control.set(slot, "verified", reason, attempts=row.attempts + 1)
+                self._control.note(slot, "put_off", self._number(row.candidate), who, reason)
 
     def give_up(self, slot: str, reason: str, *, who: str = "updater") -> None:
         """Let the candidate go, not denied: that it did not come is not its fault."""
