@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from edgeinfer.bundle import Bundle
     from edgeinfer.frame import Pixels
     from edgeinfer.model import Model
+    from edgeinfer.delegates.proof import Outputs
     from edgeinfer.runtimes import Runtime
+    from edgeinfer.tensor import TensorSpec
 
 JOB_BYTES_MAX = 1 << 17
 
@@ -40,7 +42,7 @@ _CLONE_NEWUSER, _CLONE_NEWNET, _PR_SET_PDEATHSIG = 0x10000000, 0x40000000, 1
 class Job(msgspec.Struct, frozen=True):
     """bundle: its folder. device: the word that the node would use. data_max_bytes: what it may allocate.
 
-    pictures: files that are shown to it besides. inputs, outputs, golden: what was signed, empty for an active model.
+    pictures: files that are shown to it. inputs, outputs, golden: what was signed, empty for an active model.
     """
 
     bundle: str
@@ -122,7 +124,7 @@ def _run(job: Job, network: str) -> Measured:
     with Model(bundle, runtime) as model:
         load_s = time.monotonic() - began_s
         _check_golden(job, bundle, runtime)
-        pictures = [*_pictures(bundle, job.pictures)]
+        pictures = _pictures(bundle, job.pictures)
         found = _found(model, pictures)
         p95_ms = _p95_ms(model, pictures)
         memory_mb = max(0.0, _resident_mb("VmHWM") - before_mb) + sum(_resident_mb("VmHWM", pid) for pid in _children())
@@ -158,11 +160,8 @@ def _check_golden(job: Job, bundle: Bundle, runtime: Runtime) -> None:
 
     That they are what the reference kernels give, and near the known outputs, `open_device` has seen.
     """
-    import numpy as np
-
     from edgeinfer.delegates import load_golden
-    from edgeinfer.delegates.proof import made_up, nonsense, run_sample
-    from edgeinfer.tensor import dequantize
+    from edgeinfer.delegates.proof import compare, made_up, nonsense, run_sample
 
     signed = {(each.input, each.outputs): each for each in job.golden}
     samples = load_golden(bundle)
@@ -172,33 +171,40 @@ def _check_golden(job: Job, bundle: Bundle, runtime: Runtime) -> None:
         if rubbish is not None:
             raise Faulty(f"it computes nonsense of {sample.name}: {rubbish}")
     for files, sample in zip(bundle.golden, samples, strict=True):
-        if files.outputs is None or sample.outputs is None:
-            continue
-        entry = signed.get((files.input.name, files.outputs.name))
-        if entry is None or entry.max_abs is None:
-            continue
-        for found, expected, spec in zip(run_sample(runtime, sample), sample.outputs, runtime.outputs, strict=True):
-            if found.shape != expected.shape:
-                raise Faulty(f"{sample.name}: output {spec.name!r} has shape {found.shape}, not {expected.shape}")
-            apart = np.abs(dequantize(found, spec.quantization) - dequantize(expected, spec.quantization))
-            if apart.size and not apart.max() <= entry.max_abs:
-                raise Faulty(
-                    f"{sample.name}: output {spec.name!r} is off by {apart.max():.3g}, at most {entry.max_abs:g} are"
-                    " allowed"
-                )
+        entry = None if files.outputs is None else signed.get((files.input.name, files.outputs.name))
+        if entry is not None and sample.outputs is not None:
+            outputs = run_sample(runtime, sample)
+            unlike = compare(bundle.file, [outputs], [sample.outputs], runtime.outputs).reason
+            if entry.max_abs is not None:
+                unlike = _too_far(outputs, sample.outputs, runtime.outputs, entry.max_abs)
+            if unlike is not None:
+                raise Faulty(f"it computes something else of {sample.name} than was signed: {unlike}")
 
 
-def _pictures(bundle: Bundle, more: tuple[str, ...]) -> list[Pixels]:
-    """Those of its samples and those given; without any, noise of the size that it takes in."""
+def _too_far(found: Outputs, expected: Outputs, specs: tuple[TensorSpec, ...], max_abs: float) -> str | None:
+    import numpy as np
+
+    from edgeinfer.tensor import dequantize
+
+    for ours, theirs, spec in zip(found, expected, specs, strict=True):
+        if ours.shape != theirs.shape:
+            return f"output {spec.name!r} came as {list(ours.shape)}, not {list(theirs.shape)}"
+        apart = np.abs(dequantize(ours, spec.quantization) - dequantize(theirs, spec.quantization))
+        if apart.size and not apart.max() <= max_abs:  # Nor is a NaN.
+            return f"output {spec.name!r} is off by {apart.max():.3g}, at most {max_abs:g} are allowed"
+    return None
+
+
+def _pictures(bundle: Bundle, shown: tuple[str, ...]) -> list[Pixels]:
+    """Those given; without any, noise of the size that it takes in."""
     import numpy as np
 
     from edgeinfer.sources.picture import BadPicture, decode
 
-    named = [each.input for each in bundle.golden] + [Path(each) for each in more]
     found: list[Pixels] = []
-    for path in named[:_PICTURES_MAX]:
+    for path in shown[:_PICTURES_MAX]:
         with contextlib.suppress(BadPicture, OSError):
-            found.append(decode(path.read_bytes()))
+            found.append(decode(Path(path).read_bytes()))
     shape = (bundle.image.height, bundle.image.width, 3)
     return found or [np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)]
 

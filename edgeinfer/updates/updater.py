@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from msgspec.structs import replace
+
 from edgeinfer.board import Board, recognise_board
 from edgeinfer.bundle.manifest import read_manifest
 from edgeinfer.errors import EdgeInferError, ModelError, UpdateError, UpdateRefused
@@ -145,11 +147,14 @@ def _canary(store: Store, installed: Installed, device: str, limit_s: float) -> 
         return cage.run_candidate(bundle, installed.manifest, device=device, pictures=shown, limit_s=limit_s)
 
     measured = run()
-    if measured.fault is not None:
+    if measured.fault is not None and not measured.is_ours:
         return measured, measured.fault
     active = None if in_use is None else _run_active(in_use, device, shown, limit_s)
+    if measured.fault is not None and active is not None:
+        # The device is here, and computes the other one.
+        return replace(measured, is_ours=False), measured.fault
     budget = installed.manifest.budget
-    if slowness_of(measured, active, budget) is not None:
+    if measured.fault is None and slowness_of(measured, active, budget) is not None:
         measured = run()
     return measured, fault_of(measured, active, budget)
 
