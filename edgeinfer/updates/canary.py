@@ -22,9 +22,9 @@ from edgeinfer.updates.measured import Measured
 
 if TYPE_CHECKING:
     from edgeinfer.bundle import Bundle
+    from edgeinfer.delegates.proof import Outputs
     from edgeinfer.frame import Pixels
     from edgeinfer.model import Model
-    from edgeinfer.delegates.proof import Outputs
     from edgeinfer.runtimes import Runtime
     from edgeinfer.tensor import TensorSpec
 
@@ -79,7 +79,7 @@ def _measured(job: Job, network: str) -> Measured:
         return Measured(fault="it needs more memory than there is for it")
     except EdgeInferError as refused:
         is_ours = isinstance(refused, DeviceNotFound) and not isinstance(refused, RuntimeFailed)
-        return Measured(fault=str(refused)[:2000], is_ours=is_ours)
+        return Measured(fault=str(refused).replace(f"{job.bundle}/", "")[:2000], is_ours=is_ours)
 
 
 def _confine(data_max_bytes: int) -> str:
