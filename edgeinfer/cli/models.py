@@ -162,7 +162,6 @@ def _history(arguments: argparse.Namespace) -> int:
 def _update(arguments: argparse.Namespace) -> int:
     from edgeinfer.config import read_config
     from edgeinfer.updates import cage
-    from edgeinfer.updates.open import open_remote
     from edgeinfer.updates.updater import update
 
     limit_s = cage.LIMIT_S if arguments.limit is None else arguments.limit
@@ -180,6 +179,8 @@ def _update(arguments: argparse.Namespace) -> int:
     slots = tuple(map(checked_slot, arguments.slots)) or (() if said is None else said.slots) or store.slots()
     if not slots:
         raise UsageError("there is no slot yet", hint="name one, or 'edgeinfer models add' its factory model")
+    from edgeinfer.updates.open import open_remote  # Not before it is needed: it brings in all of tuf.
+
     root = arguments.root or (Path(said.root) if said is not None and said.root is not None else None)
     groups = arguments.group if arguments.group is not None else () if said is None else said.groups
     remote = open_remote(
