@@ -283,6 +283,21 @@ def test_the_operator_may_go_back_and_what_he_left_is_denied(store, shelf):
         store.go_back(SLOT, "and further")
 
 
+def test_of_releases_that_are_over_only_the_number_is_kept(store, shelf, folder):
+    for release in range(1, 6):
+        commit(store, shelf, release)
+    store.reject(SLOT, "nothing to reject")
+    bring(store, shelf, 6)
+    store.reject(SLOT, "it finds nothing")
+    store.make_room()
+    with sqlite3.connect(folder / "control.db") as db:
+        rows = db.execute("SELECT release, length(manifest) > 0 FROM releases ORDER BY release").fetchall()
+    db.close()
+    assert rows == [(0, 1), (1, 0), (2, 0), (3, 0), (4, 1), (5, 1)]
+    with pytest.raises(UpdateRefused, match="it finds nothing"):
+        store.offer(shelf.put(tiny_files(6), 6))
+
+
 def test_two_processes_do_not_update_at_once(store, folder):
     with store.updating(), pytest.raises(UpdateError, match="another update is at work"), Store(folder).updating():
         pass
