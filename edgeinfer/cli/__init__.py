@@ -26,6 +26,7 @@ COMMANDS = {
     "tune": "measure every way to run a model here, check each, and keep the plan that run goes by",
     "bench": "measure single-stream latency and offline throughput, of the model alone and end to end",
     "tail": "print what a fleet sends to an MQTT broker, a line for each result, as it comes",
+    "models": "the models of this node: list, add, verify, rollback, history, update",
     "service": "run for good under systemd: install, uninstall, status, run, check",
     "top": "show in the terminal how a node that runs with --web is doing, as its page does",
     "devices": "show what this board can use: each device with its evidence, or the reason why not and what mends it",
@@ -39,7 +40,8 @@ EXIT_INTERRUPTED = 130
 
 _EPILOG = """\
 exit codes: 0 done, 1 the doctor found an error, 2 usage, 3 bad model, 4 no such device,
-            5 source failed, 6 configuration, 70 a bug, 130 interrupted
+            5 source failed, 6 configuration, 7 an update failed or was refused, 70 a bug,
+            130 interrupted
 'edgeinfer COMMAND --help' explains a command
 """
 

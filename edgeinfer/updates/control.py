@@ -22,6 +22,8 @@ _HISTORY_MAX = 1000
 _TEXT_MAX = 500
 _RESERVE_BYTES = 256 << 10
 
+_ROLES = ("active", "previous", "candidate", "factory")
+
 _TABLES = """
 CREATE TABLE releases (
     sha256 TEXT PRIMARY KEY, slot TEXT NOT NULL, release INTEGER NOT NULL, manifest BLOB NOT NULL,
@@ -160,6 +162,15 @@ class Control:
                 (name, value),
             )
 
+    def forget_manifests(self) -> None:
+        """Those that no slot names: of what was in use only the number is still needed."""
+        named = " AND sha256 NOT IN ".join(
+            ["", *(f"(SELECT {role} FROM slots WHERE {role} IS NOT NULL)" for role in _ROLES)]
+        )
+        with self._transaction():
+            self._db.execute(f"DELETE FROM releases WHERE NOT is_committed{named}")
+            self._db.execute(f"UPDATE releases SET manifest = x'' WHERE manifest != x''{named}")
+
     # Within `change`.
 
     def set(self, slot: str, step: Step, reason: str | None, **columns: object) -> None:
@@ -184,7 +195,8 @@ class Control:
 
     def keep(self, sha256: str, slot: str, release: int, manifest: bytes) -> None:
         self._db.execute(
-            "INSERT OR IGNORE INTO releases (sha256, slot, release, manifest) VALUES (?, ?, ?, ?)",
+            "INSERT INTO releases (sha256, slot, release, manifest) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (sha256) DO UPDATE SET manifest = excluded.manifest",
             (sha256, slot, release, manifest),
         )
 

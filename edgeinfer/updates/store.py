@@ -148,6 +148,14 @@ class Store:
         """Why it, or the same files under another number, was refused; None where it was not."""
         return self._control.denial(installed.slot, installed.sha256, content_of(installed.manifest))
 
+    def denied(self, manifest: bytes) -> str | None:
+        """The same of a manifest that may never have been here. Raises ModelError where it is none."""
+        return self.denial(_read(manifest))
+
+    def is_in_use(self, slot: str, manifest: bytes) -> bool:
+        """Whether that is the active release."""
+        return self._control.row(slot).active == hashlib.sha256(manifest).hexdigest()
+
     def bundle_of(self, installed: Installed) -> Path:
         """A folder with the bundle, every file of it hashed just now. Raises ModelError where one is not whole."""
         try:
@@ -170,17 +178,20 @@ class Store:
 
     def add(self, bundle: Path, slot: str, *, who: str = "operator") -> Installed:
         """Make that folder the factory model of the slot, release 0, and use it. Raises ModelError, UsageError."""
-        installed = self._take_in(bundle, slot, 0)
-        with self._control.change(slot) as row:
-            self._refuse_denied(installed)
-            if row.step == "trial":
-                raise ModelError(
-                    f"slot {slot} has release {self._number(row.candidate)} on trial", hint="wait for its end"
+        with self.updating():
+            installed = self._take_in(bundle, slot, 0)
+            with self._control.change(slot) as row:
+                self._refuse_denied(installed)
+                if row.step == "trial":
+                    raise ModelError(
+                        f"slot {slot} has release {self._number(row.candidate)} on trial", hint="wait for its end"
+                    )
+                previous = row.previous if row.active in (None, installed.sha256) else row.active
+                step: Step = "committed" if row.step in RESTING else row.step
+                self._control.set(
+                    slot, step, None, active=installed.sha256, factory=installed.sha256, previous=previous
                 )
-            previous = row.previous if row.active in (None, installed.sha256) else row.active
-            step: Step = "committed" if row.step in RESTING else row.step
-            self._control.set(slot, step, None, active=installed.sha256, factory=installed.sha256, previous=previous)
-            self._control.note(slot, "factory", 0, who, str(bundle))
+                self._control.note(slot, "factory", 0, who, str(bundle))
         return installed
 
     def stage(
@@ -197,12 +208,13 @@ class Store:
         """Let that folder wait for its trial as that release, unseen by a canary. Raises ModelError: below the floor,
         or denied."""
         trial, budget = Trial(minutes=trial_s / 60, attempts=attempts), Budget(p95_ms=p95_ms)
-        installed = self._take_in(bundle, slot, release, trial=trial, budget=budget)
-        with self._control.change(slot) as row:
-            if release <= row.floor:
-                raise ModelError(f"release {release} of {slot} is not above {row.floor}, which was in use already")
-            self._refuse_denied(installed)
-            self._begin(row, installed, "staged", attempts, who, None)
+        with self.updating():
+            installed = self._take_in(bundle, slot, release, trial=trial, budget=budget)
+            with self._control.change(slot) as row:
+                if release <= row.floor:
+                    raise ModelError(f"release {release} of {slot} is not above {row.floor}, which was in use already")
+                self._refuse_denied(installed)
+                self._begin(row, installed, "staged", attempts, who, None)
         return installed
 
     def go_back(self, slot: str, reason: str, *, to_factory: bool = False, who: str = "operator") -> Installed:
@@ -289,6 +301,7 @@ class Store:
         held = [self._known(each) for row in self._control.rows() for each in row.named]
         releases = [each for each in held if each is not None]
         blobs = {sha256 for each in releases for sha256 in each.files.values()}
+        self._control.forget_manifests()
         self._blobs.make_room(needed_bytes, max_bytes, blobs=blobs, bundles={each.sha256 for each in releases})
 
     def verified(self, slot: str, *, who: str = "updater") -> None:
@@ -317,6 +330,13 @@ class Store:
                 return
             self._control.set(slot, "staged", None, attempts=candidate.manifest.trial.attempts)
             self._control.note(slot, "staged", candidate.release, who, report)
+
+    def leave_canary(self, slot: str, reason: str, *, who: str = "updater") -> None:
+        """The candidate could not be tried here, which is not its fault: that attempt does not count."""
+        with self._control.change(slot) as row:
+            if row.step == "canary":
+                self._control.set(slot, "verified", reason, attempts=row.attempts + 1)
+                self._control.note(slot, "put_off", self._number(row.candidate), who, reason)
 
     def give_up(self, slot: str, reason: str, *, who: str = "updater") -> None:
         """Let the candidate go, not denied: that it did not come is not its fault."""
@@ -436,30 +456,29 @@ class Store:
     def _take_in(
         self, bundle: Path, slot: str, release: int, *, trial: Trial | None = None, budget: Budget | None = None
     ) -> Installed:
-        """Copy a folder in, under a manifest made for it."""
+        """Copy a folder in, under a manifest made for it. While it is not named by its slot, nobody may collect."""
         checked_slot(slot)
         facts = read_manifest(bundle)
         files = {}
-        with self.updating():
-            for path in _files_of(bundle):
-                sha256, length = self._blobs.take_file(bundle / path, FILE_BYTES_MAX)
-                files[path] = FileEntry(sha256, length)
-            manifest = encode_manifest(
-                Manifest(
-                    schema="edgeinfer.release/1",
-                    slot=slot,
-                    release=release,
-                    name=facts.name,
-                    version=facts.version,
-                    files=files,
-                    trial=trial or Trial(),
-                    budget=budget or Budget(),
-                )
+        for path in _files_of(bundle):
+            sha256, length = self._blobs.take_file(bundle / path, FILE_BYTES_MAX)
+            files[path] = FileEntry(sha256, length)
+        manifest = encode_manifest(
+            Manifest(
+                schema="edgeinfer.release/1",
+                slot=slot,
+                release=release,
+                name=facts.name,
+                version=facts.version,
+                files=files,
+                trial=trial or Trial(),
+                budget=budget or Budget(),
             )
-            installed = _read(manifest)
-            self._blobs.bundle(installed.sha256, installed.files)
-            with self._control.change(slot):
-                self._control.keep(installed.sha256, slot, release, manifest)
+        )
+        installed = _read(manifest)
+        self._blobs.bundle(installed.sha256, installed.files)
+        with self._control.change(slot):
+            self._control.keep(installed.sha256, slot, release, manifest)
         return installed
 
 
