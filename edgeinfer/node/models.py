@@ -282,6 +282,7 @@ class Models:
         )
 
     def _begin(self, slot: str, pipelines: Sequence[Pipeline]) -> None:
+        self._cushion(pipelines)
         installed = self._store.begin_trial(slot)
         self._say_news(slot)
         if installed is None:
@@ -386,9 +387,7 @@ class Models:
         Raises EdgeInferError where it cannot be opened or run; then the former, whose word `back` gives, goes on.
         """
         if not any(is_exclusive(each.device) for each in pipelines):
-            steady = [each for each in pipelines if self._meters[each.name].measure().dropped_share < _STEADY_SHARE]
-            for each in steady:
-                each.cushion()
+            self._cushion(pipelines)
             try:
                 models = self._open_all(pipelines, word, devices)
             except RuntimeFailed:
@@ -396,12 +395,17 @@ class Models:
             except DeviceNotFound as busy:
                 log.info("cannot be opened beside the active model: %s", busy)
             else:
-                for each in steady:
-                    each.cushion()
+                self._cushion(pipelines)
                 for pipeline, model in zip(pipelines, models, strict=True):
                     pipeline.exchange(model)
                 return True
         return self._exchange_held(pipelines, word, devices, back)
+
+    def _cushion(self, pipelines: Sequence[Pipeline]) -> None:
+        """What follows takes the cores now and then."""
+        for each in pipelines:
+            if self._meters[each.name].measure().dropped_share < _STEADY_SHARE:
+                each.cushion()
 
     def _exchange_held(
         self, pipelines: Sequence[Pipeline], word: str, devices: Mapping[str, str], back: Callable[[], str]

@@ -137,9 +137,9 @@ class _Record:
 def _swap(store: Store, node: Node, record: _Record, bundle: Path, release: int) -> int:
     """Let a release wait, and look after it until it is kept: once it is on trial, and five frames have been answered,
     the swap is over. How many frames were dropped until then."""
-    before = _dropped(node)
     # The same model each time: what else this machine does must not undo it.
     store.stage(bundle, _SLOT, release, trial_s=0, p95_ms=_NEVER_TOO_SLOW_MS)
+    before = _dropped(node)
     record.is_swapping = True
     _wait(lambda: record.versions[-1] == f"swap-{release}", node)
     until = len(record.ages_ms) + 5

@@ -413,7 +413,7 @@ function show(state) {
   showPipelines(state);
   showBoard(state);
   showUplink(state.uplink);
-  showModels(state.pipelines);
+  showModels(state.pipelines, state.models);
 }
 
 async function look() {
