@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from edgeinfer.errors import ConfigError
+from edgeinfer.quantity import parse_share
 from edgeinfer.tomlfile import Mean, Share, Std, one_or_three, read_toml
 
 Name = Annotated[
@@ -29,6 +30,7 @@ Word = Annotated[str, Meta(pattern=r"^[^\x00]+\Z", max_length=4096, description=
 
 
 _BROKER = ("mqtt://", "mqtts://")
+_SLOT = "slot:"
 
 
 class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -40,7 +42,8 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     std: real = (pixel - mean) / std. isolate: run a CPU, too, in a process that can be replaced. send: which results go
     to the broker of `[uplink]`; send_rate: so many a second at most; snapshot: seconds between two pictures to it, none
     where not said. lighter: models that stand in, one after the other, where a slower rate alone does not spare the
-    board; see `[governor]`.
+    board; see `[governor]`. shadow: such as "5%", the share of frames that a new model of the slot sees as well before
+    it is tried.
     """
 
     model: Word
@@ -61,6 +64,7 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     keyframe: Annotated[float, Meta(gt=0, le=86_400)] | None = None
     profile: bool = False
     lighter: Annotated[tuple[Word, ...], Meta(max_length=4)] = ()
+    shadow: Word | None = None
     send: Literal["all", "changes", "events", "none"] = "all"
     send_rate: Annotated[float, Meta(ge=0.001, le=1000)] | None = None
     snapshot: Annotated[float, Meta(ge=0.1, le=86_400)] | None = None
@@ -83,6 +87,8 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
 
     def __post_init__(self) -> None:
         one_or_three(self, "mean", "std")
+        if self.shadow is not None:
+            parse_share(self.shadow)
 
 
 class UplinkConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -176,6 +182,11 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     governor: GovernorConfig | None = None
     web: WebConfig | None = None
     updates: UpdatesConfig | None = None
+
+
+def slot_of(model: str) -> str | None:
+    """The slot of the model store that this word of a model names, as in `slot:detector`; None where it names none."""
+    return model.removeprefix(_SLOT) if model.startswith(_SLOT) else None
 
 
 def read_config(path: Path) -> Config:

@@ -1,4 +1,4 @@
-"""Amounts as a person writes them: "64MB", "7d", "50MB/day"."""
+"""Amounts as a person writes them: "64MB", "7d", "50MB/day", "5%"."""
 
 from __future__ import annotations
 
@@ -32,6 +32,18 @@ def parse_bytes_per_day(text: str) -> int:
     if not slash or seconds is None:
         raise ValueError(f'{text!r} is no amount a day; write it like "50MB/day"')
     return round(parse_bytes(amount) * 86_400 / seconds)
+
+
+def parse_share(text: str) -> float:
+    """0..1: "5%" is 0.05, above 0 and at most "100%". Raises ValueError."""
+    number, percent, rest = text.strip().partition("%")
+    try:
+        share = float(number) / 100 if percent and not rest else None
+    except ValueError:
+        share = None
+    if share is None or not 0 < share <= 1:
+        raise ValueError(f'{text!r} is no share; write it like "5%"')
+    return share
 
 
 def _amount(text: str, units: dict[str, int], example: str) -> float:

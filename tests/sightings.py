@@ -15,6 +15,8 @@ from edgeinfer.uplink.bodies import (
     Metrics,
     PipelineInfo,
     PipelineMetrics,
+    ShadowReport,
+    SlotModel,
     UplinkMetrics,
 )
 from edgeinfer.uplink.message import Message, Spooled
@@ -113,6 +115,32 @@ def meta(*pipelines: PipelineInfo) -> Meta:
         commands=("pause", "resume"),
         pipelines=pipelines or (pipeline_info(),),
     )
+
+
+def slot_model(**more: Any) -> SlotModel:
+    """A slot with a release on trial."""
+    facts: dict[str, Any] = {
+        "slot": "detector",
+        "state": "trial",
+        "since": "2026-11-18T11:06:40.000000Z",
+        "release": 4,
+        "model": ModelInfo("ssd", "4", "cd" * 32),
+        "previous": 3,
+        "candidate": 5,
+        "attempts": 2,
+        "floor": 4,
+        "pipelines": ("door",),
+        "shadow": ShadowReport(
+            share=0.05,
+            frames=200,
+            skipped=12,
+            agreement=0.9712,
+            by_class={"person": 0.98, "dog": 0.91},
+            p95_ms=5.4,
+            active_p95_ms=5.2,
+        ),
+    }
+    return SlotModel(**{**facts, **more})
 
 
 def metrics() -> Metrics:

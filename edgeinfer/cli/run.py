@@ -55,7 +55,7 @@ _EXIT_INTERRUPTED = 130
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", metavar="M", help="a .tflite or .onnx file, a bundle folder, or the name of a bundle")
+    add("--model", metavar="M", help="a .tflite or .onnx file, a bundle folder, the name of a bundle, or slot:NAME")
     add(
         "--source", metavar="S", help="/dev/video0, camera://0, rtsp://…, a video, image, folder or glob, synthetic://…"
     )
@@ -88,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=number,
         help="with --gate: run the model after so many seconds anyway (2)",
     )
+    add("--shadow", metavar="5%%", help="of a slot: a new model sees that share of the frames before it is tried")
     add("--max-age", metavar="MS", type=number, help="of a camera or stream, drop what is older; a file has no age")
     add("--governor", action="store_true", help="slow down before the board gets too hot, or is too busy")
     add("--profile", action="store_true", default=None, help="at the end, a table of where the time went, on stderr")

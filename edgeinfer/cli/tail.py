@@ -13,8 +13,16 @@ from edgeinfer.cli.arguments import add_mqtt_arguments, stated_mqtt_flags, whole
 from edgeinfer.cli.terminal import configure_logging, plain, show, summary
 from edgeinfer.errors import OutputError, UsageError
 from edgeinfer.result import Result
-from edgeinfer.uplink.bodies import Happening, Status
-from edgeinfer.uplink.messages import BadMessage, Numbered, read_envelope, read_meta, read_metrics, read_status
+from edgeinfer.uplink.bodies import Happening, SlotModel, Status
+from edgeinfer.uplink.messages import (
+    BadMessage,
+    Numbered,
+    read_envelope,
+    read_meta,
+    read_metrics,
+    read_model,
+    read_status,
+)
 from edgeinfer.uplink.publication import Connected, Link, Lost, Received, Unheard
 from edgeinfer.uplink.reception import Reception
 from edgeinfer.uplink.subscriber import open_subscriber, subscriber_config
@@ -27,8 +35,8 @@ _GOODBYE_S = 1.0
 _KINDS: dict[str, tuple[Kind, ...]] = {
     "results": ("results", "gaps"),
     "events": ("events", "gaps"),
-    "status": ("status",),
-    "all": ("results", "events", "gaps", "status", "meta", "metrics"),
+    "status": ("status", "model"),
+    "all": ("results", "events", "gaps", "status", "model", "meta", "metrics"),
 }
 
 
@@ -39,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pipeline", metavar="P", help="of this pipeline only")
     add("--results", action="store_true", help="results (this is what there is without a word)")
     add("--events", action="store_true", help="events: what appeared, went, or changed in number or class")
-    add("--status", action="store_true", help="whether nodes are online")
+    add("--status", action="store_true", help="whether nodes are online, and which models they run")
     add("--all", action="store_true", help="all of these, what the nodes are, and their metrics")
     add("--json", action="store_true", help="print the messages themselves, one JSON object a line")
     add("--count", metavar="N", type=whole, help="stop after so many lines")
@@ -129,6 +137,10 @@ class _Tail:
                 f"edgeinfer {meta.edgeinfer} on {meta.board.model}: {', '.join(each.name for each in meta.pipelines)}"
             )
             return _line(read_envelope(received.payload).time, place.node, "", words)
+        if place.kind == "model":
+            return _line(
+                read_envelope(received.payload).time, place.node, "", _model_words(read_model(received.payload))
+            )
         if place.kind == "metrics":
             metrics = read_metrics(received.payload)
             rates = ", ".join(f"{name} {each.fps:.1f} fps" for name, each in metrics.pipelines.items())
@@ -163,11 +175,20 @@ def _words(numbered: Numbered) -> str:
 
 
 def _event_words(event: Happening) -> str:
+    if event.kind == "model":
+        why = f": {event.reason}" if event.reason else ""
+        return f"model {event.label} {event.step}, release {event.release}, by {event.who}{why}"
     if event.kind == "class":
         return f"{event.label or 'nothing'}, was {event.previous or 'nothing'}"
     if event.kind == "count":
         return f"{event.label}: {event.count}, was {event.before}"
     return f"{event.count} {event.label} appeared" if event.kind == "appeared" else f"{event.label} gone"
+
+
+def _model_words(model: SlotModel) -> str:
+    candidate = "" if model.candidate is None else f", candidate {model.candidate}"
+    why = f": {model.reason}" if model.reason else ""
+    return f"slot {model.slot}: {model.state}, release {model.release}{candidate}{why}"
 
 
 def _status_words(status: Status) -> str:

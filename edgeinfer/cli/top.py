@@ -12,6 +12,7 @@ from pathlib import Path
 from edgeinfer.cli.ask import Node
 from edgeinfer.cli.terminal import cut, plain, show
 from edgeinfer.errors import UsageError
+from edgeinfer.uplink.bodies import SlotModel
 from edgeinfer.web.bodies import MachineState, PipelineState, State, Trouble, UplinkState
 from edgeinfer.web.history import Second
 from edgeinfer.web.journal import Event, Line
@@ -115,6 +116,8 @@ class _Screen:
         lines += ["", *self._pipelines(state.pipelines, picture.rates, state.troubles)]
         if state.uplink is not None:
             lines += ["", self._line(_uplink(state.uplink), "" if state.uplink.is_connected else "warn")]
+        if state.models:
+            lines += ["", *(self._line(*_slot(each)) for each in state.models)]
         lines += ["", self._line(_machine(state.machine))]
         if state.care is not None:
             lines.append(self._line(f"GOVERNOR  slows down: {state.care}", "warn"))
@@ -208,6 +211,17 @@ def _uplink(uplink: UplinkState) -> str:
     dropped = "".join(f", {count} dropped ({reason})" for reason, count in uplink.dropped.items())
     broker = "connected" if uplink.is_connected else "broker away"
     return f"UPLINK    {broker}, {uplink.delivered} delivered, {uplink.depth} waiting{waits}{dropped}"
+
+
+def _slot(model: SlotModel) -> tuple[str, str]:
+    parts = [f"release {model.release}" if model.release is not None else "no model", model.state]
+    if model.candidate is not None:
+        parts.append(f"candidate {model.candidate}, {model.attempts} more attempts")
+    if model.shadow is not None and model.shadow.agreement is not None:
+        parts.append(f"agrees in {model.shadow.agreement:.0%} of {model.shadow.frames} frames")
+    why = f": {model.reason}" if model.reason else ""
+    mood = "bad" if model.state in ("rejected", "rolled_back") else "warn" if model.candidate is not None else ""
+    return f"SLOT      {model.slot}: {', '.join(parts)}{why}", mood
 
 
 def _machine(machine: MachineState) -> str:

@@ -98,6 +98,11 @@ def _ladder(file: ModelFile, board: Board) -> tuple[str, ...]:
     return listed or _KINDS["cpu", file.format]
 
 
+def is_exclusive(device: str) -> bool:
+    """Whether a device that is in use cannot be opened once more for another model."""
+    return ":edgetpu" in device
+
+
 def rung_of_ladder(word: str) -> Rung:
     """A device that nobody named exactly: a GPU that is drawn by the CPU is none then. Raises DeviceNotFound."""
     rung = _exact(word)

@@ -14,9 +14,10 @@ import msgspec
 
 from edgeinfer.board import Watch, recognise_board
 from edgeinfer.clock import Clock
-from edgeinfer.config import Config, GovernorConfig, PipelineConfig, with_broker_of_outputs
+from edgeinfer.config import Config, GovernorConfig, PipelineConfig, slot_of, with_broker_of_outputs
 from edgeinfer.delegates import Devices
-from edgeinfer.errors import EdgeInferError, UsageError
+from edgeinfer.errors import DeviceNotFound, EdgeInferError, ModelError, UsageError
+from edgeinfer.model import Model
 from edgeinfer.node.trials import Trials
 from edgeinfer.pipeline import Pipeline
 from edgeinfer.pipeline.assemble import open_model_of, open_pipeline
@@ -26,6 +27,9 @@ from edgeinfer.words import unknown
 if TYPE_CHECKING:
     from edgeinfer.node.broadcast import Broadcast
     from edgeinfer.node.care import Care
+    from edgeinfer.node.models import Models
+    from edgeinfer.updates.store import Entry
+    from edgeinfer.uplink.bodies import SlotModel
     from edgeinfer.uplink.uplink import Uplink
 
 log = logging.getLogger(__name__)
@@ -68,6 +72,9 @@ class Node:
         self._devices = Devices()
         self._happened = threading.Event()
         self._wanted: Config | None = None
+        self._models: Models | None = None
+        self._is_started = False
+        self._left: Sequence[Pipeline] = ()
         self._pipelines: dict[str, Pipeline] = {}
         self._broadcast: Broadcast | None = None
         if config.uplink is not None:
@@ -101,7 +108,13 @@ class Node:
         """Why pipelines of a patient node do not run, by their names."""
         return self._trials.reasons
 
+    @property
+    def models(self) -> Sequence[SlotModel]:
+        """Where the slots stand that its pipelines name."""
+        return () if self._models is None else self._models.states
+
     def start(self) -> None:
+        self._is_started = True
         for pipeline in self._pipelines.values():
             pipeline.start()
             self._trials.begin(pipeline.name)
@@ -109,6 +122,8 @@ class Node:
             self._broadcast.start()
         if self._care is not None:
             self._care.start()
+        if self._models is not None:
+            self._models.start()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Until a pipeline has ended or a reload is asked for; whether it was so, within that time."""
@@ -131,6 +146,7 @@ class Node:
                 pipeline.leave_frame()
                 log.warning("pipeline %s: the frame in work took too long and is left", pipeline.name)
                 left.append(pipeline)
+        self._left = left
         return left
 
     def close(self) -> None:
@@ -142,9 +158,13 @@ class Node:
                 all_of_it.callback(pipeline.close)
             if self._care is not None:
                 all_of_it.callback(self._care.close)
+            if self._models is not None:
+                all_of_it.callback(self._models.close, self._left)
 
     def close_uplink(self) -> None:
-        """Accept what there is, and send what can be sent within some seconds. The governor ends here, too."""
+        """Accept what there is, and send what can be sent within some seconds. Governor and updates end here, too."""
+        if self._models is not None:
+            self._models.close(self._left)
         if self._care is not None:
             self._care.close()
         if self._broadcast is not None:
@@ -172,18 +192,29 @@ class Node:
     # What the governor asks for; see Spared.
 
     def lighter(self, pipeline: str) -> Sequence[str]:
-        return () if (config := self._words_of(pipeline)) is None else config.lighter
+        return () if (config := self.config_of(pipeline)) is None else config.lighter
 
     def change_model(self, pipeline: str, number: int) -> None:
-        config, (running,) = self._words_of(pipeline), self._chosen(pipeline)
+        config, (running,) = self.config_of(pipeline), self._chosen(pipeline)
         if config is None:
             return  # A reload has just taken it away.
         word = (config.model, *config.lighter)[number]
-        running.exchange(
-            open_model_of(config, word, live=running.is_live, node=self.name, clock=self._clock, devices=self._devices)
+        slot = slot_of(word)
+        if slot is not None and self._models is not None:
+            word = self._models.word_in_use(slot)
+        running.exchange(self.open_model(pipeline, word))
+
+    # What updates need; see Exchanged.
+
+    def open_model(self, pipeline: str, word: str) -> Model:
+        config, (running,) = self.config_of(pipeline), self._chosen(pipeline)
+        if config is None:
+            raise UsageError(f"pipeline {pipeline} is wanted no more")
+        return open_model_of(
+            config, word, live=running.is_live, node=self.name, clock=self._clock, devices=self._devices
         )
 
-    def _words_of(self, pipeline: str) -> PipelineConfig | None:
+    def config_of(self, pipeline: str) -> PipelineConfig | None:
         return next((each for each in self._config.pipeline if each.name == pipeline), None)
 
     def reload(self) -> None:
@@ -229,15 +260,21 @@ class Node:
         """Try again what does not run, where it is due. Of a patient node, by whoever waits."""
         for pipeline in self.pipelines:
             ended_with = pipeline.report().error if pipeline.wait(0) else None
-            failed = self._words_of(pipeline.name)
+            failed = self.config_of(pipeline.name)
             if ended_with is not None and failed is not None:
-                self._trials.fail(failed, ended_with)
+                self._fail(failed, ended_with)
                 self._end(pipeline.name)
         for config in self._trials.due:
             try:
                 self._launch(config)
             except EdgeInferError as error:
-                self._trials.fail(config, error)
+                self._fail(config, error)
+
+    def _fail(self, config: PipelineConfig, error: EdgeInferError) -> None:
+        self._trials.fail(config, error)
+        slot = slot_of(config.model)
+        if self._models is not None and slot is not None and isinstance(error, (ModelError, DeviceNotFound)):
+            self._models.fails(slot)
 
     def _open_all(self) -> None:
         refused: list[tuple[PipelineConfig, EdgeInferError]] = []
@@ -255,7 +292,7 @@ class Node:
                 reason.message = f"pipeline {config.name}: {reason.message}"
             raise reason
         for config, reason in refused:
-            self._trials.fail(config, reason)
+            self._fail(config, reason)
 
     def _begin(self, config: PipelineConfig, former: PipelineConfig | None) -> PipelineConfig | None:
         """Open and start a pipeline, else as it was; what runs now, or is tried again."""
@@ -294,7 +331,31 @@ class Node:
             devices=self._devices,
             on_done=self._happened.set,
             patient=self._is_patient,
+            model=self._word(config.model),
         )
+
+    def _word(self, word: str) -> str:
+        """What a slot holds now; any other word as it is."""
+        slot = slot_of(word)
+        if slot is None:
+            return word
+        if self._models is None:
+            self._models = self._open_models()
+        return self._models.word_of(slot)
+
+    def _open_models(self) -> Models:
+        from edgeinfer.node.models import Models
+        from edgeinfer.updates.store import open_store
+
+        models = Models(open_store(clock=self._clock), self, tell=self._tell_step, clock=self._clock)
+        if self._is_started:
+            models.start()
+        return models
+
+    def _tell_step(self, slot: str, entry: Entry) -> None:
+        if self._broadcast is not None:
+            names = [each.name for each in self._config.pipeline if slot_of(each.model) == slot]
+            self._broadcast.tell_step(slot, entry, names)
 
     def _open_care(self, config: GovernorConfig | None) -> Care | None:
         if config is None or not config.enabled:

@@ -9,19 +9,23 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+
 from edgeinfer import __version__
 from edgeinfer.board import recognise_board
-from edgeinfer.clock import Clock
+from edgeinfer.clock import Clock, ClockWatch, unix_ns_of
 from edgeinfer.config import PipelineConfig, UplinkConfig
 from edgeinfer.errors import ConfigError, EdgeInferError
 from edgeinfer.metrics import Tally
 from edgeinfer.node.portrait import Portrait
 from edgeinfer.paths import state_folder
 from edgeinfer.pipeline import Pipeline
+from edgeinfer.updates.store import Entry
 from edgeinfer.uplink.assemble import open_uplink
-from edgeinfer.uplink.bodies import Meta
+from edgeinfer.uplink.bodies import Happening, Meta, SlotModel
 from edgeinfer.uplink.commands import Commands, Controls
 from edgeinfer.uplink.home_assistant import HomeAssistant
+from edgeinfer.uplink.message import Message
 from edgeinfer.uplink.messages import Composer
 from edgeinfer.uplink.publication import Publication, Received
 from edgeinfer.uplink.sink import UplinkSink
@@ -45,6 +49,9 @@ class Told(Controls, Protocol):
     @property
     def troubles(self) -> Mapping[str, str]: ...
 
+    @property
+    def models(self) -> Sequence[SlotModel]: ...
+
 
 class Broadcast:
     """The uplink of a node, the sinks that feed it, and a thread that looks once a second for what there is to tell.
@@ -63,6 +70,7 @@ class Broadcast:
     ) -> None:
         self.tally = Tally()
         self._config = config
+        self._node_name = name
         self._node = node
         self._clock = clock
         self._topics = Topics(name, config.prefix)
@@ -85,6 +93,8 @@ class Broadcast:
             tally=self.tally,
         )
         self._meta: Meta | None = None
+        self._models: dict[str, SlotModel] = {}
+        self._watch = ClockWatch(clock)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="broadcast", daemon=True)
 
@@ -126,8 +136,32 @@ class Broadcast:
         pipelines = self._node.pipelines
         self.uplink.set_condition(_condition(pipelines, self._node.troubles))
         self._tell_identity(pipelines)
+        self._tell_models()
         if number % _METRICS_EVERY == 1:
             self.uplink.tell(self._composer.metrics(self._portrait.metrics(pipelines, self.uplink.counters())))
+
+    def tell_step(self, slot: str, entry: Entry, pipelines: Sequence[str]) -> None:
+        """Something was done with the model of a slot: an event of each pipeline that names it. By any thread."""
+        for name in pipelines:
+            event = Happening(
+                node=self._node_name,
+                pipeline=name,
+                occurred_at=entry.at,
+                kind="model",
+                label=slot,
+                step=entry.what,
+                release=entry.release,
+                who=entry.who,
+                reason=entry.why,
+            )
+            data = msgspec.json.encode(event)
+            self.uplink.accept(Message("event", name, unix_ns_of(entry.at), self._watch.state(), data))
+
+    def _tell_models(self) -> None:
+        for each in self._node.models:
+            if self._models.get(each.slot) != each:
+                self._models[each.slot] = each
+                self.uplink.tell(self._composer.model(each))
 
     def _run(self) -> None:
         number = 0

@@ -30,8 +30,13 @@ log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.5
 _CAPTURE_MAY_TAKE_S = 0.3
 _OLD_BEFORE_SAID = 30
+# What waits while a model is replaced on a device that only one can have: of a camera of 30 fps, four seconds.
+_DELAYED_FRAMES = 120
+_DELAYED_BYTES = 128 << 20
+# And what may wait while one is opened beside it, which takes the cores now and then.
+_CUSHIONED_FRAMES = 8
 
-__all__ = ["Limits", "Pipeline", "PipelineFacts", "Report", "Work"]
+__all__ = ["Limits", "Look", "Pipeline", "PipelineFacts", "Report", "Work"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,10 @@ class Work:
     since_ns: int
 
 
+Look = Callable[[Frame, Answer], None]
+"""Shown a frame that was inferred and what the model found in it; must be quick, and keep no more than it needs."""
+
+
 class Pipeline:
     """Source -> model -> sinks. Takes ownership of what it is given and closes it.
 
@@ -160,6 +169,10 @@ class Pipeline:
         self._rate = None if self._limits.rate_fps is None else Rate(self._limits.rate_fps)
         self._pace: Rate | None = None
         self._slowed = ""
+        self._look: Look | None = None
+        self._parked = threading.Event()
+        self._released = threading.Event()
+        self._released.set()
         self._handoff: Handoff = (
             Mailbox(lambda reason: self.tally.add(f"dropped.{reason}")) if source.live else BoundedQueue()
         )
@@ -263,6 +276,36 @@ class Pipeline:
         if unwanted is not None:
             unwanted.close()
 
+    def watch(self, look: Look | None) -> None:
+        """From now on show each frame that was inferred to `look`, by the pipeline's thread; None: to nobody."""
+        self._look = look
+
+    def cushion(self) -> None:
+        """For the next thirty frames of a live source let up to eight wait rather than give way to the newest."""
+        if isinstance(self._handoff, Mailbox):
+            self._handoff.delay(_CUSHIONED_FRAMES, _DELAYED_BYTES)
+
+    def hold(self, timeout_s: float) -> bool:
+        """Take up no frame until `release`; whether the one in work was finished in time. If not, all goes on.
+
+        Of a live source up to 120 frames wait meanwhile, of 128 MiB at most; those of a file wait anyway.
+        """
+        if isinstance(self._handoff, Mailbox):
+            self._handoff.delay(_DELAYED_FRAMES, _DELAYED_BYTES)
+        self._parked.clear()
+        self._released.clear()
+        if self._parked.wait(timeout_s) and not self._done.is_set():
+            return True
+        self.release()
+        return False
+
+    def let_go(self) -> None:
+        """While held: free the model and its device, for one that `exchange` brings."""
+        self._model.close()
+
+    def release(self) -> None:
+        self._released.set()
+
     def set_rate(self, fps: float | None, reason: str = "") -> None:
         """Take up at most so many frames a second, for that reason, or as many as before where None.
 
@@ -282,6 +325,7 @@ class Pipeline:
         """End soon: the frame in work is finished, every finished result is written."""
         self._stopped.set()
         self._resumed.set()
+        self._released.set()
         self._capture.stop()
         for delivery in self._deliveries:
             delivery.hurry()
@@ -362,6 +406,9 @@ class Pipeline:
         last_frame_ns = self._clock.monotonic_ns()
         done = 0
         while not self._stopped.is_set():
+            if not self._released.is_set():
+                last_frame_ns = self._wait_for_release()
+                continue
             if not self._resumed.is_set():
                 last_frame_ns = self._wait_for_resume()
                 continue
@@ -378,11 +425,19 @@ class Pipeline:
             if self._limits.frames is not None and done >= self._limits.frames:
                 return
 
+    def _wait_for_release(self) -> int:
+        """The time until when there was nothing to expect."""
+        self._busy_since_ns = None
+        self._parked.set()
+        while not self._released.wait(_LOOK_EVERY_S) and not self._stopped.is_set():
+            pass
+        return self._clock.monotonic_ns()
+
     def _wait_for_resume(self) -> int:
         """While paused, let go what a live source gives. The time until when there was nothing to expect."""
         self._busy_since_ns = None
         if not self._source.live:
-            self._resumed.wait()
+            self._resumed.wait(_LOOK_EVERY_S)
         elif self._handoff.get(_LOOK_EVERY_S) is not None:
             self.tally.add("dropped.paused")
         return self._clock.monotonic_ns()
@@ -476,6 +531,8 @@ class Pipeline:
             self._reuse.inferred(frame, answer.result())
         if self._add_timing is not None:
             self._add_timing(answer.result().timing_ms)
+        if (look := self._look) is not None:
+            look(frame, answer)
         return answer
 
     def _reused(self, frame: Frame, reuse: Reuse) -> Ready | None:

@@ -30,6 +30,7 @@ def open_pipeline(
     devices: Devices | None = None,
     on_done: Callable[[], None] | None = None,
     patient: bool = False,
+    model: str | None = None,
 ) -> Pipeline:
     """Open the source, the model and then the outputs that the words name; on an error what is open is closed again.
 
@@ -37,7 +38,7 @@ def open_pipeline(
     follow each other, goes on where it can. `sinks` are added to those of the configuration; `node` is this machine's
     name unless said otherwise; of pipelines that are opened with the same `devices` those with the same model on the
     same device share it; `on_done` is called when it has ended. A `patient` one takes a camera or stream that cannot be
-    opened for one that is lost, and begins as soon as it is there.
+    opened for one that is lost, and begins as soon as it is there. `model` stands for the word of the configuration.
     Raises UsageError, ModelError, DeviceNotFound, SourceError, OutputError.
     """
     clock = clock or Clock()
@@ -56,17 +57,17 @@ def open_pipeline(
     with ExitStack() as opened:
         source = _patiently(reopen, config.source) if patient else reopen()
         opened.callback(source.close)
-        model = open_model_of(config, config.model, live=source.live, node=node, clock=clock, devices=devices)
-        opened.callback(model.close)
-        _check_lighter(config, model.bundle)
+        usual = open_model_of(config, model or config.model, live=source.live, node=node, clock=clock, devices=devices)
+        opened.callback(usual.close)
+        _check_lighter(config, usual.bundle)
         sink_options = SinkOptions(fps=source.fps, live=source.live, append=patient)
         outputs = list(sinks)
         for word in config.output:
             outputs.append(open_sink(word, sink_options))
             opened.callback(outputs[-1].close)
-        needed = None if any(sink.wants_pixels for sink in outputs) else model.picture_size
+        needed = None if any(sink.wants_pixels for sink in outputs) else usual.picture_size
         pipeline = Pipeline(
-            model,
+            usual,
             _sufficing(source, needed),
             outputs,
             name=config.name,

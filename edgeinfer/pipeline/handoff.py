@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from edgeinfer.errors import EdgeInferError
 from edgeinfer.frame import Frame
+
+# Of a delay: so many frames are taken for each place that it loses.
+_TAKEN_PER_PLACE = 4
 
 
 class Finished(Exception):
@@ -90,11 +94,15 @@ class Mailbox:
     """For live sources: one slot, the newest frame wins.
 
     The one it replaces is told to `on_drop` with the reason: `superseded`, or `rate` where it was held back.
+    While nobody can take them up for a moment, `delay` lets frames wait in order instead.
     """
 
     def __init__(self, on_drop: Callable[[str], None]) -> None:
         self._on_drop = on_drop
-        self._frame: Frame | None = None
+        self._frames: deque[Frame] = deque()
+        self._room = 1
+        self._room_bytes = 0
+        self._taken = 0
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._ended = threading.Condition(self._lock)
@@ -105,19 +113,21 @@ class Mailbox:
 
     def put(self, frame: Frame) -> None:
         with self._lock:
-            self._drop()
+            self._make_room(frame.pixels.nbytes)
             if not self._is_abandoned:
-                self._frame = frame
+                self._frames.append(frame)
                 self._changed.notify_all()
 
     def get(self, timeout_s: float | None = None) -> Frame | None:
         with self._lock:
-            self._changed.wait_for(lambda: self._frame or self._is_finished or self._is_abandoned, timeout_s)
+            self._changed.wait_for(lambda: self._frames or self._is_finished or self._is_abandoned, timeout_s)
             if self._is_abandoned:
                 raise Finished
-            frame, self._frame = self._frame, None
-            if frame is not None or not self._is_finished:
-                return frame
+            if self._frames:
+                self._lose_patience()
+                return self._frames.popleft()
+            if not self._is_finished:
+                return None
             raise self._error or Finished
 
     @property
@@ -125,13 +135,23 @@ class Mailbox:
         """Never: what is live shall give way, and the next frame is seldom there already."""
         return False
 
+    def delay(self, frames: int, bytes_max: int) -> None:
+        """From now on so many frames may wait, of so many bytes in all; beyond that the oldest gives way.
+
+        With every fourth that is taken there is room for one less, so that who is a third faster than the source loses
+        none, and who is not is back to the newest soon.
+        """
+        with self._lock:
+            self._room, self._room_bytes, self._taken = frames, bytes_max, 0
+
     def hold(self, seconds: float) -> None:
         """Wait that long, or until the end; frames that come meanwhile wake nobody, and the newest stays."""
         with self._lock:
             self._is_held = True
+            self._room = 1  # What is slowed down cannot make up for a delay.
             self._ended.wait_for(lambda: self._is_finished or self._is_abandoned, seconds)
             if self._is_finished:
-                self._drop()  # The last one was not due.
+                self._make_room(0)  # The last one was not due.
             self._is_held = False
 
     def finish(self, error: EdgeInferError | None = None) -> None:
@@ -143,14 +163,24 @@ class Mailbox:
     def abandon(self) -> None:
         with self._lock:
             self._is_abandoned = True
-            self._frame = None
+            self._frames.clear()
             self._wake_all()
 
     def _wake_all(self) -> None:
         self._changed.notify_all()
         self._ended.notify_all()
 
-    def _drop(self) -> None:
-        if self._frame is not None:
-            self._frame = None
+    def _make_room(self, size_bytes: int) -> None:
+        while self._frames and not self._fits(size_bytes):
+            self._frames.popleft()
             self._on_drop("rate" if self._is_held else "superseded")
+
+    def _fits(self, size_bytes: int) -> bool:
+        if self._room == 1 or len(self._frames) >= self._room:
+            return False
+        return size_bytes + sum(frame.pixels.nbytes for frame in self._frames) <= self._room_bytes
+
+    def _lose_patience(self) -> None:
+        self._taken += 1
+        if self._room > 1 and self._taken % _TAKEN_PER_PLACE == 0:
+            self._room -= 1

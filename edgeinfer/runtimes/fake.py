@@ -6,6 +6,7 @@ Driver options, runs being counted from 1 and 0 standing for the opening:
     hang_at=N      run N does not come back before `close`
     crash_at=N     run N kills the process
     nan_at=N       run N gives NaN in every float output
+    exclusive=1    as long as it is open, nobody else in this process can open one that is exclusive, too
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ MakeOutputs = Callable[[tuple[Array, ...]], tuple[Array, ...]]
 _REMEMBERED_RUNS = 1000
 _NEVER = -1
 _OPENING = 0
+_the_only_one = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Faults:
     hang_at: int = _NEVER
     crash_at: int = _NEVER
     nan_at: int = _NEVER
+    exclusive: int = 0
 
     @staticmethod
     def parse(words: Mapping[str, str]) -> Faults:
@@ -93,9 +96,16 @@ class FakeRuntime:
         self._make_outputs = outputs
         self._sleep = sleep
         self._closed = threading.Event()
+        self._closing = threading.Lock()
         self._memory = tuple(np.zeros(spec.shape, dtype=spec.dtype) for spec in self.inputs)
         self._zeros = tuple(_stored_zeros(spec) for spec in self.outputs)
-        self._fail_where_asked(_OPENING)
+        if self._faults.exclusive and not _the_only_one.acquire(blocking=False):
+            raise DeviceNotFound("fake is in use, and exclusive")
+        try:
+            self._fail_where_asked(_OPENING)
+        except RuntimeFailed:
+            self.close()
+            raise
 
     def input(self, index: int = 0) -> Array:
         return self._memory[index]
@@ -115,7 +125,10 @@ class FakeRuntime:
         return tuple(_nans(each) for each in made) if self.runs == self._faults.nan_at else made
 
     def close(self) -> None:
-        self._closed.set()
+        with self._closing:
+            if self._faults.exclusive and not self._closed.is_set():
+                _the_only_one.release()
+            self._closed.set()
 
     def _fail_where_asked(self, run: int) -> None:
         faults = self._faults

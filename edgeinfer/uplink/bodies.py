@@ -1,4 +1,4 @@
-"""What the bodies hold, besides a result: status, meta, metrics, an event, an acknowledgement, a command, its answer.
+"""What the bodies hold, besides a result: of a node, a slot, an event, an acknowledgement, a command, its answer.
 
 `docs/schemas/` says the same in JSON Schema, for other languages.
 """
@@ -14,7 +14,19 @@ from msgspec import Meta as Rule
 from edgeinfer.result import ModelInfo
 
 State = Literal["online", "degraded", "stopped", "offline"]
-EventKind = Literal["appeared", "gone", "count", "class"]
+EventKind = Literal["appeared", "gone", "count", "class", "model"]
+SlotStep = Literal[
+    "idle",
+    "fetching",
+    "verified",
+    "canary",
+    "staged",
+    "shadow",
+    "trial",
+    "committed",
+    "rejected",
+    "rolled_back",
+]
 CommandName = Literal["pause", "resume", "snapshot", "threshold", "reload"]
 
 Epoch = Annotated[str, Rule(pattern=r"^([0-9a-f]{16})?\Z")]
@@ -104,11 +116,13 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Happening(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """An event: what a pipeline sees now and did not before.
+    """An event: what a pipeline sees now and did not before, or what was done with its model.
 
-    kind: `appeared` (count was 0), `gone` (count is 0), `count` (more or fewer), `class` (another class is the best).
-    label: of the objects, or the class, "" for none; before: the count, previous: the class until then.
-    result: id of the result in which it was seen first; seq: its frame.
+    kind: `appeared` (count was 0), `gone` (count is 0), `count` (more or fewer), `class` (another class is the best),
+    `model` (a step of an update).
+    label: of the objects, or the class, "" for none, or the slot; before: the count, previous: the class until then.
+    result: id of the result in which it was seen first; seq: its frame. Of kind model instead step: what was done;
+    release: with which one; who: did it; reason: why.
     """
 
     node: str
@@ -119,8 +133,47 @@ class Happening(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     count: int | None = None
     before: int | None = None
     previous: str | None = None
-    result: str
-    seq: int
+    result: str | None = None
+    seq: int | None = None
+    step: str | None = None
+    release: int | None = None
+    who: str | None = None
+    reason: str | None = None
+
+
+class ShadowReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How a candidate did beside the active model. share: of the frames that it was to see; frames: that it saw;
+    skipped: for lack of time. agreement, by_class: 0..1, the first None where neither found anything. p95: of a frame.
+    """
+
+    share: float
+    frames: int
+    skipped: int
+    agreement: float | None
+    by_class: Mapping[str, float]
+    p95_ms: float
+    active_p95_ms: float
+
+
+class SlotModel(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Where a slot stands. release: the active one, 0 the factory's; previous, candidate: likewise. since: RFC 3339.
+
+    model: what answers now, which in a trial is the candidate; None while no pipeline of the slot runs. attempts: that
+    are left of a trial. floor: no release up to it is taken any more. pipelines: that name this slot.
+    """
+
+    slot: str
+    state: SlotStep
+    since: str | None = None
+    reason: str | None = None
+    release: int | None = None
+    model: ModelInfo | None = None
+    previous: int | None = None
+    candidate: int | None = None
+    attempts: int | None = None
+    floor: int
+    pipelines: tuple[str, ...]
+    shadow: ShadowReport | None = None
 
 
 class Ack(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

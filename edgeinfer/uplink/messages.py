@@ -12,7 +12,7 @@ from msgspec import Meta as Rule
 
 from edgeinfer.clock import Clock, ClockState, ClockWatch, rfc3339
 from edgeinfer.result import Result
-from edgeinfer.uplink.bodies import Ack, Happening, Meta, Metrics, State, Status
+from edgeinfer.uplink.bodies import Ack, Happening, Meta, Metrics, SlotModel, State, Status
 from edgeinfer.uplink.message import Channel, Gap, Message, Spooled
 from edgeinfer.uplink.publication import Publication
 from edgeinfer.uplink.topics import Topics, level
@@ -26,7 +26,7 @@ _ID = re.compile(r"([0-9a-f]{16})-([1-9][0-9]{0,18})")
 
 _encode = msgspec.json.Encoder().encode
 Shape = TypeVar("Shape")
-OfNode = Literal["status", "meta", "metrics"]
+OfNode = Literal["status", "meta", "metrics", "model"]
 
 
 class BadMessage(ValueError):
@@ -92,6 +92,9 @@ class Composer:
         """Not kept: the next one says more, and nobody waits for an old one."""
         return self._now("metrics", metrics)
 
+    def model(self, model: SlotModel) -> Publication:
+        return self._now("model", model, of=model.slot)
+
     def _head(self, message: Message) -> tuple[str, bytes]:
         """The topic, and the envelope up to the number."""
         key = (message.channel, message.pipeline)
@@ -104,16 +107,17 @@ class Composer:
             known = self._heads[key] = (self._topics.topic_of(message), head.encode())
         return known
 
-    def _now(self, kind: OfNode, body: Any) -> Publication:
+    def _now(self, kind: OfNode, body: Any, *, of: str | None = None) -> Publication:
         self._told += 1
         time = f',"time":"{rfc3339(self._clock.unix_ns())}"'
-        return self._of_node(kind, f"{self._session}-{self._told}", time, body)
+        return self._of_node(kind, f"{self._session}-{self._told}", time, body, of=of)
 
-    def _of_node(self, kind: OfNode, number: str, time: str, body: Any) -> Publication:
+    def _of_node(self, kind: OfNode, number: str, time: str, body: Any, *, of: str | None = None) -> Publication:
+        """of: what it is about, where that is not the whole node."""
         head = _open(kind, f"/edgeinfer/{level(self._topics.node)}")
         rest = f'"id":"{kind}-{number}"{time},"clock":"{self._watch.state()}","data":'
         return Publication(
-            f"{self._topics.root}/{kind}",
+            f"{self._topics.root}/{kind}" + ("" if of is None else f"/{level(of)}"),
             (head + rest).encode() + _encode(body) + b"}",
             qos=0 if kind == "metrics" else 1,
             retain=kind != "metrics",
@@ -178,6 +182,7 @@ _BODIES: dict[str, msgspec.json.Decoder[Any]] = {
     "edgeinfer.status.v1": msgspec.json.Decoder(Status),
     "edgeinfer.meta.v1": msgspec.json.Decoder(Meta),
     "edgeinfer.metrics.v1": msgspec.json.Decoder(Metrics),
+    "edgeinfer.model.v1": msgspec.json.Decoder(SlotModel),
 }
 
 
@@ -232,6 +237,11 @@ def read_meta(payload: bytes) -> Meta:
 def read_metrics(payload: bytes) -> Metrics:
     """Raises BadMessage."""
     return _read_body(payload, "edgeinfer.metrics.v1", Metrics)
+
+
+def read_model(payload: bytes) -> SlotModel:
+    """Raises BadMessage."""
+    return _read_body(payload, "edgeinfer.model.v1", SlotModel)
 
 
 def read_ack(payload: bytes) -> Ack:

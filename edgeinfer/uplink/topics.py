@@ -11,7 +11,7 @@ from edgeinfer.uplink.message import Message
 
 PREFIX = "edgeinfer/v1"
 
-Kind = Literal["status", "meta", "metrics", "ack", "gaps", "results", "events", "snapshots", "cmd"]
+Kind = Literal["status", "meta", "metrics", "ack", "gaps", "results", "events", "snapshots", "model", "cmd"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _OF_A_NODE = frozenset({"status", "meta", "metrics", "ack", "gaps"})
@@ -19,7 +19,7 @@ _TOPIC_BYTES_MAX = 65_535  # A string of MQTT is no longer.
 
 
 class Place(NamedTuple):
-    """What a topic is about. name: the pipeline or the command; "" where the topic is the node's."""
+    """What a topic is about. name: the pipeline, the slot or the command; "" where the topic is the node's."""
 
     node: str
     kind: Kind
@@ -49,6 +49,9 @@ class Topics:
 
     def snapshots(self, pipeline: str) -> str:
         return f"{self.root}/snapshots/{level(pipeline)}"
+
+    def model(self, slot: str) -> str:
+        return f"{self.root}/model/{level(slot)}"
 
     def command(self, name: str) -> str:
         return f"{self.root}/cmd/{level(name)}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from edgeinfer.result import ModelInfo
-from edgeinfer.uplink.bodies import BoardInfo
+from edgeinfer.uplink.bodies import BoardInfo, SlotModel
 from edgeinfer.web.health import Health
 
 SCHEMA = "edgeinfer.state/1"
@@ -79,8 +79,8 @@ class MachineState(msgspec.Struct, frozen=True, kw_only=True):
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """A node as it is now. at: RFC 3339. may_act: whoever asks brought the token; may_sign_in: there is one.
-    last_event, last_line: numbers of the newest in the journals. troubles: pipelines that do not run. care: why the
-    governor slows the others down, None where it does not."""
+    models: of the slots that pipelines name. last_event, last_line: numbers of the newest in the journals. troubles:
+    pipelines that do not run. care: why the governor slows the others down, None where it does not."""
 
     node: str
     version: str
@@ -93,6 +93,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     machine: MachineState
     pipelines: tuple[PipelineState, ...]
     uplink: UplinkState | None
+    models: tuple[SlotModel, ...] = ()
     last_event: int
     last_line: int
     troubles: tuple[Trouble, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -15,6 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from edgeinfer.uplink.bodies import SlotModel, SlotStep
 from edgeinfer.web.bodies import PipelineState, Trouble, UplinkState
 from edgeinfer.web.histogram import BOUNDS_S, Distribution
 from edgeinfer.web.observer import STAGES
@@ -64,6 +66,7 @@ class _NodeCollector(Collector):
         )
         yield from _pipelines(state.pipelines, state.troubles)
         yield from self._durations(state.pipelines)
+        yield from _models(state.models)
         if state.uplink is not None:
             yield from _uplink(state.uplink)
         yield _by_label(
@@ -114,6 +117,23 @@ def _add_states(family: GaugeMetricFamily, present: Mapping[str, str]) -> None:
     for name, now in present.items():
         for word in _STATES:
             family.add_metric([name, word], float(word == now))
+
+
+def _models(models: Sequence[SlotModel]) -> Iterator[Metric]:
+    release = GaugeMetricFamily("edgeinfer_model_release", "The active one, 0 the factory's", labels=["slot"])
+    candidate = GaugeMetricFamily("edgeinfer_model_candidate", "That waits, or is tried", labels=["slot"])
+    state = GaugeMetricFamily("edgeinfer_model_state", "1 for the state its slot is in", labels=["slot", "state"])
+    agreement = GaugeMetricFamily("edgeinfer_shadow_agreement", "With the active model, 0..1", labels=["slot"])
+    for each in models:
+        if each.release is not None:
+            release.add_metric([each.slot], each.release)
+        if each.candidate is not None:
+            candidate.add_metric([each.slot], each.candidate)
+        for word in get_args(SlotStep):
+            state.add_metric([each.slot, word], float(word == each.state))
+        if each.shadow is not None and each.shadow.agreement is not None:
+            agreement.add_metric([each.slot], each.shadow.agreement)
+    yield from (release, candidate, state, agreement)
 
 
 def _counts(pipelines: Sequence[PipelineState]) -> Iterator[Metric]:

@@ -15,7 +15,7 @@ from edgeinfer.clock import Clock, rfc3339
 from edgeinfer.config import PipelineConfig, WebConfig
 from edgeinfer.pipeline import Pipeline
 from edgeinfer.result import Result
-from edgeinfer.uplink.bodies import BoardInfo
+from edgeinfer.uplink.bodies import BoardInfo, SlotModel
 from edgeinfer.uplink.commands import Controls
 from edgeinfer.web.bodies import MachineState, PipelineState, Seen, State, Trouble, UplinkState
 from edgeinfer.web.health import Health, Pulse, Vital, health_of
@@ -48,6 +48,9 @@ class Told(Controls, Protocol):
 
     @property
     def care(self) -> str | None: ...
+
+    @property
+    def models(self) -> Sequence[SlotModel]: ...
 
 
 class Watch:
@@ -126,6 +129,7 @@ class Watch:
             machine=self.machine(),
             pipelines=tuple(self.pipeline(each) for each in self.node.pipelines),
             uplink=self.uplink(),
+            models=tuple(self.node.models),
             last_event=self.events.last,
             last_line=self.log.last,
             troubles=tuple(Trouble(*each) for each in self.node.troubles.items()),

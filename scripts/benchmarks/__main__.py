@@ -20,6 +20,7 @@ SCENARIOS = (
     "paced",
     "isolation",
     "failover",
+    "swap",
     "search",
     "gate",
     "spool",

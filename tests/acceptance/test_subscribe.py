@@ -293,7 +293,7 @@ def test_each_body_in_the_doc_fits_its_schema():
 
     schemas = {path.stem: json.loads(path.read_text()) for path in SCHEMAS.glob("*.json")}
     registry = Registry().with_resources((each["$id"], Resource.from_contents(each)) for each in schemas.values())
-    shown = {"result": [], "event": [], "gap": [], "status": [], "meta": [], "metrics": []}
+    shown = {"result": [], "event": [], "gap": [], "status": [], "meta": [], "metrics": [], "model": []}
     for text in re.findall(r"^```json\n(\{.*?)^```", TEXT, re.DOTALL | re.MULTILINE):
         body = json.loads(text)
         name = "cloudevent" if "specversion" in body else "ack" if "epoch" in body else "answer"

@@ -313,18 +313,31 @@ function showUplink(uplink) {
   ]);
 }
 
-function showModels(pipelines) {
+// Where an update of this slot stands.
+function slotLine({ slot, state, release, candidate, attempts, reason, shadow }) {
+  const parts = [release === undefined ? "no model" : `release ${release}`, state.replace("_", " ")];
+  if (candidate !== undefined) parts.push(`candidate ${candidate}, ${attempts} more attempts`);
+  if (shadow && shadow.agreement !== null) {
+    parts.push(`agrees in ${say(100 * shadow.agreement)} % of ${shadow.frames} frames`);
+  }
+  const mood = state === "rejected" || state === "rolled_back" ? "bad" : candidate === undefined ? "" : "warn";
+  return make("p", { className: `slot ${mood}` }, make("b", { textContent: slot }),
+    ` ${parts.join(", ")}${reason ? `: ${reason}` : ""}`);
+}
+
+function showModels(pipelines, slots) {
   const models = new Map();
   for (const { name, model, task } of pipelines) {
     const known = models.get(model.sha256) ?? { model, task, users: [] };
     known.users.push(name);
     models.set(model.sha256, known);
   }
-  rebuild($("models"), JSON.stringify([...models.values()]), () => [...models.values()].map(({ model, task, users }) =>
+  const shown = [...models.values()];
+  rebuild($("models"), JSON.stringify([shown, slots]), () => [...shown.map(({ model, task, users }) =>
     make("div", { className: "model" },
       make("p", {}, make("b", { textContent: model.name }), ` version ${model.version || "–"}, ${task}`),
       make("p", { className: "quiet" }, `used by ${users.join(", ")} · sha256 `,
-        make("code", { textContent: model.sha256.slice(0, 12), title: model.sha256 })))));
+        make("code", { textContent: model.sha256.slice(0, 12), title: model.sha256 })))), ...slots.map(slotLine)]);
 }
 
 function wordsOf({ kind, label, count, before, previous }) {
@@ -412,7 +425,7 @@ function show(state) {
   showPipelines(state);
   showBoard(state);
   showUplink(state.uplink);
-  showModels(state.pipelines);
+  showModels(state.pipelines, state.models);
 }
 
 async function look() {

@@ -69,3 +69,42 @@ def test_abandoning_wakes_a_writer_that_waits_for_room():
     assert not writer.is_alive()
     with pytest.raises(Finished):
         queue.get()
+
+
+def test_delayed_frames_wait_in_order_up_to_so_many_and_so_many_bytes():
+    dropped = []
+    mailbox = Mailbox(dropped.append)
+    mailbox.delay(4, 100 * PIXELS.nbytes)
+    for seq in range(6):
+        mailbox.put(frame(seq))
+    assert dropped == ["superseded"] * 2
+    assert [mailbox.get().seq for _ in range(4)] == [2, 3, 4, 5]
+    mailbox.delay(100, 3 * PIXELS.nbytes + 1)
+    for seq in range(6):
+        mailbox.put(frame(seq))
+    assert [mailbox.get().seq for _ in range(3)] == [3, 4, 5]
+    assert mailbox.get(0.0) is None
+
+
+@pytest.mark.parametrize(("put", "lost"), [(3, 0), (4, 30)])
+def test_after_a_delay_it_is_back_to_the_newest_and_who_is_quicker_loses_none(put, lost):
+    """Four frames are taken for every three, or four, that come."""
+    dropped, seq, got = [], 40, []
+    mailbox = Mailbox(dropped.append)
+    mailbox.delay(40, 1 << 20)
+    for waiting in range(40):
+        mailbox.put(frame(waiting))
+    for _ in range(60):
+        for turn in range(4):
+            if (taken := mailbox.get(0.0)) is not None:
+                got.append(taken.seq)
+            if turn < put:
+                mailbox.put(frame(seq))
+                seq += 1
+    assert got == sorted(got)
+    assert (len(dropped) > lost) if lost else (dropped == [])
+    mailbox.get(0.0)
+    before = len(dropped)
+    mailbox.put(frame(seq))
+    mailbox.put(frame(seq + 1))
+    assert len(dropped) == before + 1

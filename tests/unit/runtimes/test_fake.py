@@ -135,3 +135,15 @@ def test_options_that_make_no_sense_are_named(driver, said):
     with pytest.raises(DeviceNotFound) as refused:
         opened(**driver)
     assert said in str(refused.value)
+
+
+def test_of_exclusive_ones_only_one_is_open():
+    first = opened(exclusive="1")
+    with pytest.raises(DeviceNotFound, match="in use"):
+        opened(exclusive="1")
+    opened().close()
+    first.close()
+    first.close()
+    with pytest.raises(RuntimeFailed):
+        opened(exclusive="1", fail_at="0")
+    opened(exclusive="1").close()

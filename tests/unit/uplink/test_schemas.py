@@ -9,10 +9,23 @@ import jsonschema
 import msgspec
 import pytest
 from referencing import Registry, Resource
-from sightings import EPOCH, SCHEMAS, composer, detection, gap, meta, metrics, pipeline_info, result, spooled
+from sightings import (
+    EPOCH,
+    SCHEMAS,
+    composer,
+    detection,
+    gap,
+    meta,
+    metrics,
+    pipeline_info,
+    result,
+    slot_model,
+    spooled,
+)
 
 from edgeinfer import run
-from edgeinfer.uplink.bodies import Ack, Answer, Command, ThresholdCommand
+from edgeinfer.uplink.bodies import Ack, Answer, Command, Happening, SlotModel, ThresholdCommand
+from edgeinfer.uplink.message import Message
 from edgeinfer.uplink.messages import write_ack
 from edgeinfer.uplink.selection import Selection, message_of_result
 
@@ -68,6 +81,18 @@ RESULTS = {
 COUNTED = event_bodies(
     *(result(seq, labels=labels) for seq, labels in enumerate([["dog"]] * 8 + [["dog"] * 2] * 8 + [[]] * 8))
 )
+STEP = Happening(
+    node="pi-7",
+    pipeline="door",
+    occurred_at="2026-11-18T11:06:40.000000Z",
+    kind="model",
+    label="detector",
+    step="rolled_back",
+    release=5,
+    who="node",
+    reason="pipeline door: its p95 is 30.0 ms, at most 7.5 ms are allowed",
+)
+STEPPED = msgspec.to_builtins(STEP)
 CLASSED = event_bodies(*(result(seq, best=best) for seq, best in enumerate(["cat"] * 8 + [""] * 8)))
 
 
@@ -100,7 +125,7 @@ def test_results_of_a_real_model_fit():
 def test_events_of_each_kind_fit():
     assert [each["kind"] for each in COUNTED] == ["appeared", "count", "gone"]
     assert [each["kind"] for each in CLASSED] == ["class", "class"]
-    for body in COUNTED + CLASSED:
+    for body in [*COUNTED, *CLASSED, STEPPED]:
         assert faults("event", body, strict=True) == []
 
 
@@ -116,7 +141,10 @@ def test_all_that_a_node_says_of_itself_fits():
             meta(pipeline_info(), pipeline_info("yard", send="none", labels=(), snapshot=None, send_rate=2.0))
         ),
         compose.metrics(metrics()),
+        compose.model(slot_model()),
+        compose.model(SlotModel(slot="detector", state="idle", floor=0, pipelines=())),
         compose(gap(5, 9), True),
+        compose(spooled(7, Message("event", "door", 0, "synced", msgspec.json.encode(STEP)))),
     ]
     for publication in told:
         assert faults("cloudevent", json.loads(publication.payload), strict=True) == [], publication.topic
@@ -140,6 +168,7 @@ EVENT = json.loads(composer()(spooled(41)).payload)
 STATUS = json.loads(composer().status("online", 0).payload)
 RESULT = json.loads(RESULTS["objects"].to_json())
 METRICS = msgspec.to_builtins(metrics())
+SLOT = msgspec.to_builtins(slot_model())
 
 
 def without(body: dict, *names: str) -> dict:
@@ -180,6 +209,15 @@ def with_box(*box: float) -> dict:
         ("event", COUNTED[1] | {"kind": "appeared"}),
         ("event", without(CLASSED[0], "previous")),
         ("event", CLASSED[0] | {"count": 1}),
+        ("event", without(STEPPED, "step")),
+        ("event", STEPPED | {"count": 1}),
+        ("event", STEPPED | {"label": "Detector"}),
+        ("event", COUNTED[0] | {"step": "trial"}),
+        ("event", without(COUNTED[0], "seq")),
+        ("model", SLOT | {"state": "fine"}),
+        ("model", SLOT | {"slot": "a/b"}),
+        ("model", SLOT | {"release": -1}),
+        ("model", SLOT | {"shadow": SLOT["shadow"] | {"agreement": 1.5}}),
         ("gap", {"first": 0, "last": 3, "reason": "full"}),
         ("gap", {"first": 1, "last": 3, "reason": ""}),
         ("meta", without(msgspec.to_builtins(meta()), "board")),

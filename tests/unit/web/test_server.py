@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from edgeinfer.cli import main
 from edgeinfer.config import Config, PipelineConfig, UplinkConfig, WebConfig
 from edgeinfer.errors import UsageError
 from edgeinfer.node import Node
+from edgeinfer.paths import data_folders
+from edgeinfer.updates.store import Store
 from edgeinfer.web.web import Web
 
 TOKEN = "0123456789abcdef0123"
@@ -197,6 +200,23 @@ def test_metrics_are_as_prometheus_reads_them():
     assert {(each.labels["pipeline"], each.labels["state"]) for each in ok} == {("a", "ok"), ("b", "ok")}
     assert found["edgeinfer_uplink_connected"].samples[0].value == 0
     assert {"edgeinfer_spool_messages", "edgeinfer_device", "process_resident_memory_bytes"} <= found.keys()
+
+
+def test_a_slot_is_told_with_its_release_and_its_state(capsys):
+    with closing(Store()) as store:
+        store.add(
+            next(each / "blood-cells" for each in data_folders("models") if (each / "blood-cells").is_dir()), "cells"
+        )
+    with site(pipeline(model="slot:cells")) as here:
+        here.wait_for(lambda: here.json("/api/state")["models"])
+        (slot,) = here.json("/api/state")["models"]
+        told = text_string_to_metric_families(here.ask("/metrics")[1].decode())
+        found = {family.name: family.samples for family in told}
+        assert main(["top", here.web.url, "--once"]) == 0
+    assert (slot["slot"], slot["release"], slot["state"]) == ("cells", 0, "committed")
+    assert [(each.labels["slot"], each.value) for each in found["edgeinfer_model_release"]] == [("cells", 0.0)]
+    assert [each.labels["state"] for each in found["edgeinfer_model_state"] if each.value] == ["committed"]
+    assert "SLOT      cells: release 0, committed" in capsys.readouterr().out.splitlines()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,112 @@
+"""Whether a model in its trial does as well as the one before it: by what its frames took, and what became of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from edgeinfer.frame import Frame
+from edgeinfer.model import Answer
+from edgeinfer.pipeline import Pipeline
+
+ENOUGH_ANSWERS = 20
+"""By fewer than these nothing is judged."""
+
+_LATENCIES_KEPT = 600
+_SLOWER = 1.5
+# A model of a fraction of a millisecond is not judged by what the scheduler does.
+_SLOWER_MS = 2.0
+_MORE_DROPPED = 0.1
+_ENOUGH_FRAMES = 50
+# Neither is the model's doing.
+_ASKED_FOR = frozenset({"paused", "rate"})
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Of a while: answers given, the 95th percentile of what they took, frames captured and dropped, devices lost."""
+
+    answers: int
+    p95_ms: float
+    captured: int
+    dropped: int
+    lost: int
+
+    @property
+    def dropped_share(self) -> float:
+        return self.dropped / self.captured if self.captured else 0.0
+
+
+class Meter:
+    """What a pipeline does since `begin`; `look` is for `Pipeline.watch`."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.begin()
+
+    def begin(self) -> None:
+        self._latencies_ms: deque[float] = deque(maxlen=_LATENCIES_KEPT)
+        self._answers = 0
+        self._captured, self._dropped, self._lost = self._counts()
+
+    def look(self, frame: Frame, answer: Answer) -> None:
+        self._latencies_ms.append(took_ms(answer))
+        self._answers += 1
+
+    def measure(self) -> Measure:
+        captured, dropped, lost = self._counts()
+        return Measure(
+            self._answers,
+            p95(self._latencies_ms.copy()),
+            captured - self._captured,
+            dropped - self._dropped,
+            lost - self._lost,
+        )
+
+    def _counts(self) -> tuple[int, int, int]:
+        counts = self.pipeline.tally.snapshot()
+        dropped = sum(
+            count
+            for name, count in counts.items()
+            if name.startswith("dropped.") and ".sink." not in name and name.removeprefix("dropped.") not in _ASKED_FOR
+        )
+        return counts.get("captured", 0), dropped, counts.get("device.lost", 0)
+
+
+def took_ms(answer: Answer) -> float:
+    """From taken up to decoded."""
+    return (answer.stages_ns[3] - answer.stages_ns[0]) / 1e6
+
+
+def p95(values_ms: deque[float]) -> float:
+    """The value that 95 % do not exceed; 0 of none."""
+    ordered = sorted(values_ms)
+    return ordered[max(0, -(-len(ordered) * 95 // 100) - 1)] if ordered else 0.0
+
+
+def slowest_ms(before: Measure | None, budget_ms: float | None) -> float | None:
+    """What the 95th percentile may be: the budget, else one and a half times what it was before; None if unknown."""
+    if budget_ms is not None:
+        return budget_ms
+    if before is None or before.answers < ENOUGH_ANSWERS:
+        return None
+    return max(before.p95_ms * _SLOWER, before.p95_ms + _SLOWER_MS)
+
+
+def is_enough(now: Measure) -> bool:
+    """Whether something can be said by that."""
+    return now.answers >= ENOUGH_ANSWERS or now.captured >= _ENOUGH_FRAMES
+
+
+def fault_of(now: Measure, before: Measure | None, budget_ms: float | None = None) -> str | None:
+    """Why the model in its trial is not as good as the one before it; None while nothing says so.
+
+    before: of the model that it replaced, None where there was none.
+    """
+    limit_ms = slowest_ms(before, budget_ms)
+    if limit_ms is not None and now.answers >= ENOUGH_ANSWERS and now.p95_ms > limit_ms:
+        return f"its p95 is {now.p95_ms:.1f} ms, at most {limit_ms:.1f} ms are allowed"
+    usual = 0.0 if before is None else before.dropped_share
+    if before is not None and now.captured >= _ENOUGH_FRAMES and now.dropped_share > usual + _MORE_DROPPED:
+        return f"{now.dropped_share:.0%} of the frames are dropped, {usual:.0%} were before"
+    return None
