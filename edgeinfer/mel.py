@@ -5,14 +5,14 @@ A front end repeats the one that a model's training used to the last detail, sin
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeinfer.bundle.facts import FrontEnd
+from edgeinfer.bundle.front_ends import FRONT_ENDS
 
 Real = npt.NDArray[np.float64]
 
@@ -23,25 +23,6 @@ _FILTERBANK_OFFSET_DB, _FILTERBANK_SPAN_DB = 52.0, 64.0
 _MFCC_BANDS, _MFCC_LOW_HZ, _MFCC_HIGH_HZ = 40, 20.0, 4000.0
 # Where the mel scale of Slaney's Auditory Toolbox turns from linear to logarithmic, and how steep it is on each side.
 _SLANEY_KNEE_HZ, _SLANEY_HZ_EACH, _SLANEY_LOG_STEP = 1000.0, 200.0 / 3, np.log(6.4) / 27
-
-
-@dataclass(frozen=True, slots=True)
-class Frames:
-    """How a front end cuts sound up, in seconds. bands: features of each frame."""
-
-    length_s: float
-    hop_s: float
-    bands: int
-    compute: Callable[[Real, float, int], Real]
-
-    def sizes(self, rate_hz: float) -> tuple[int, int]:
-        """Length and hop in samples."""
-        return round(self.length_s * rate_hz), round(self.hop_s * rate_hz)
-
-    def samples(self, frames: int, rate_hz: float) -> int:
-        """How many samples so many frames take."""
-        length, hop = self.sizes(rate_hz)
-        return (frames - 1) * hop + length
 
 
 def mfcc(sound: Real, rate_hz: float, coefficients: int) -> Real:
@@ -86,11 +67,16 @@ def log_mel(sound: Real, rate_hz: float, bands: int) -> Real:
     return np.asarray(10 * np.log10(energies + np.finfo(np.float64).eps))
 
 
-FRONT_ENDS: dict[FrontEnd, Frames] = {
-    "mfcc": Frames(0.030, 0.020, 10, mfcc),
-    "filterbank": Frames(0.064, 0.032, 40, filterbank),
-    "log-mel": Frames(0.064, 0.032, 128, log_mel),
+_COMPUTE: Mapping[FrontEnd, Callable[[Real, float, int], Real]] = {
+    "mfcc": mfcc,
+    "filterbank": filterbank,
+    "log-mel": log_mel,
 }
+
+
+def features(front_end: FrontEnd, sound: Real, rate_hz: float) -> Real:
+    """(frames, bands) of as many frames as fit. sound: (samples,) in -1..1."""
+    return _COMPUTE[front_end](sound, rate_hz, FRONT_ENDS[front_end].bands)
 
 
 def _frames(sound: Real, length: int, hop: int) -> Real:
@@ -120,7 +106,9 @@ def _htk_bands(bands: int, bins: int, rate_hz: float, low_hz: float, high_hz: fl
 def _slaney_bands(bands: int, length: int, rate_hz: float) -> Real:
     """(bins, bands) triangles of equal area, straight in hertz."""
     edges = _slaney_hz(np.linspace(0.0, _slaney_mel(rate_hz / 2), bands + 2))
-    return np.asarray(_triangles(np.linspace(0.0, rate_hz / 2, length // 2 + 1), edges) * (2 / (edges[2:] - edges[:-2])))
+    return np.asarray(
+        _triangles(np.linspace(0.0, rate_hz / 2, length // 2 + 1), edges) * (2 / (edges[2:] - edges[:-2]))
+    )
 
 
 def _triangles(places: Real, edges: Real) -> Real:

@@ -116,9 +116,9 @@ def measure(
 
 def fitted_query(bundle: Bundle, runtime: Runtime, frame: Frame) -> Ask:
     """Puts the frame, fitted beforehand, into the model's input, and gives what computes it."""
-    index = bundle.image.index
+    index = bundle.picture.index
     memory: Array = np.empty(runtime.inputs[index].shape, dtype=runtime.inputs[index].dtype)
-    Fitter(runtime.inputs[index], bundle.image).fit(frame.pixels, memory)
+    Fitter(runtime.inputs[index], bundle.picture).fit(frame.pixels, memory)
 
     def prepare() -> Callable[[], object]:
         # Each time: a runtime may compute in the memory of its input.
