@@ -28,8 +28,8 @@ _SLANEY_KNEE_HZ, _SLANEY_HZ_EACH, _SLANEY_LOG_STEP = 1000.0, 200.0 / 3, np.log(6
 def mfcc(sound: Real, rate_hz: float, coefficients: int) -> Real:
     """(frames, coefficients): those of MLPerf Tiny's keyword spotting, as TensorFlow's `tf.signal` computes them.
 
-    The sound is scaled by its highest sample; frames of 30 ms every 20 ms under a periodic Hann window, magnitudes in 40
-    bands from 20 to 4000 Hz, their natural logarithm, and an orthonormal cosine transform but for its first term.
+    The sound is scaled by its highest sample; frames of 30 ms every 20 ms under a periodic Hann window, magnitudes in
+    40 bands from 20 to 4000 Hz, their natural logarithm, and a cosine transform, orthonormal but for its first term.
     """
     length, hop = FRONT_ENDS["mfcc"].sizes(rate_hz)
     peak = float(sound.max())

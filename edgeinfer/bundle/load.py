@@ -299,7 +299,14 @@ def _window_labels(
     return _labels(file, manifest, said, folder, pick)
 
 
-def _window_decode(file: ModelFile, decoder: str, manifest: Manifest | None, said: Overrides, pick: _Picker) -> Decode:
+def _window_decode(
+    file: ModelFile,
+    decoder: str,
+    known: KnownWindow | None,
+    manifest: Manifest | None,
+    said: Overrides,
+    pick: _Picker,
+) -> Decode:
     stated = manifest.decode if manifest else DecodeFacts()
     threshold = pick.pick("threshold", (said.threshold, "flag"), (stated.threshold, "model.toml"))
     if decoder in DECODERS["anomaly"] and threshold is None:
