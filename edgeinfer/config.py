@@ -35,7 +35,8 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     after which it runs anyway. profile: measure each stage. mean, std: real = (pixel - mean) / std. isolate: run a CPU,
     too, in a process that can be replaced. send: which results go to the broker of `[uplink]`; send_rate: so many a
     second at most; snapshot: seconds between two pictures to it, none where not said. lighter: models that stand in,
-    one after the other, where a slower rate alone does not spare the board; see `[governor]`.
+    one after the other, where a slower rate alone does not spare the board; see `[governor]`. threshold: from which
+    score on something is an anomaly. front_end, sample_rate (hertz), stride (samples): of a model of windows.
     """
 
     model: Word
@@ -66,6 +67,10 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     layout: Literal["nhwc", "nchw"] | None = None
     output_is: Literal["probabilities", "logits"] | None = None
     box_units: Literal["normalised", "pixels"] | None = None
+    threshold: Annotated[float, Meta(ge=0.0, le=1e12)] | None = None
+    front_end: Literal["mfcc", "filterbank", "log-mel", "none"] | None = None
+    sample_rate: Annotated[float, Meta(gt=0, le=1e6)] | None = None
+    stride: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
     mean: Mean | None = None
     std: Std | None = None
     width: Annotated[int, Meta(ge=1, le=32_768)] | None = None

@@ -94,7 +94,7 @@ def _periodic_hann(length: int) -> Real:
 
 @lru_cache(maxsize=8)
 def _htk_bands(bands: int, bins: int, rate_hz: float, low_hz: float, high_hz: float) -> Real:
-    """(bins, bands) triangles, straight in mel = 1127 ln(1 + f / 700); the constant part of the spectrum is left out."""
+    """(bins, bands) triangles, straight in mel = 1127 ln(1 + f / 700); without the constant part of the spectrum."""
     edges = np.linspace(_htk_mel(low_hz), _htk_mel(high_hz), bands + 2)
     mels = _htk_mel(np.linspace(0.0, rate_hz / 2, bins))
     weights = _triangles(mels, edges)

@@ -162,4 +162,8 @@ def overrides_of(config: PipelineConfig) -> Overrides:
         box_units=config.box_units,
         layout=config.layout,
         output_is=config.output_is,
+        threshold=config.threshold,
+        front_end=config.front_end,
+        sample_rate_hz=config.sample_rate,
+        stride=config.stride,
     )
