@@ -59,12 +59,14 @@ def open_pipeline(
         model = open_model_of(config, config.model, live=source.live, node=node, clock=clock, devices=devices)
         opened.callback(model.close)
         _check_lighter(config, model.bundle)
+        _check_outputs(config, model.bundle)
         sink_options = SinkOptions(fps=source.fps, live=source.live, append=patient)
         outputs = list(sinks)
         for word in config.output:
             outputs.append(open_sink(word, sink_options))
             opened.callback(outputs[-1].close)
-        needed = None if any(sink.wants_pixels for sink in outputs) else model.picture_size
+        wants_all = model.bundle.window is not None or any(sink.wants_pixels for sink in outputs)
+        needed = None if wants_all else model.picture_size
         pipeline = Pipeline(
             model,
             _sufficing(source, needed),
@@ -85,6 +87,19 @@ def open_pipeline(
         )
         opened.pop_all()
         return pipeline
+
+
+def _check_outputs(config: PipelineConfig, bundle: Bundle) -> None:
+    """Raises UsageError where something is to be drawn or compared that is no picture."""
+    if bundle.window is None:
+        return
+    for word in config.output:
+        if sink_name(word) == "video":
+            raise UsageError(
+                f"output {word} draws on pictures, and {bundle.name} takes samples", hint="give a .jsonl or .csv file"
+            )
+    if config.gate is not None:
+        raise UsageError(f"gate {config.gate} compares pictures, and {bundle.name} takes samples")
 
 
 def open_model_of(

@@ -7,7 +7,7 @@ import io
 
 from edgeinfer.errors import OutputError
 from edgeinfer.frame import Frame
-from edgeinfer.result import Classification, Detection, Result
+from edgeinfer.result import Result
 from edgeinfer.sinks import SinkOptions
 from edgeinfer.sinks.textfile import LineFile
 
@@ -49,7 +49,7 @@ class CsvSink:
             raise
 
     def write(self, result: Result, frame: Frame | None) -> None:
-        found: list[Detection | Classification] = [*(result.detections or ()), *(result.classes or ())]
+        found = _found(result)
         if not found:
             return
         timing = result.timing_ms
@@ -63,10 +63,7 @@ class CsvSink:
                         result.captured_at,
                         position,
                         result.source.uri,
-                        each.label,
-                        each.class_id,
-                        each.score,
-                        *(each.box_xyxy if isinstance(each, Detection) else ("",) * 4),
+                        *each,
                         timing.infer,
                         timing.age,
                         inferred_age_ms,
@@ -78,6 +75,19 @@ class CsvSink:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _found(result: Result) -> list[tuple[object, ...]]:
+    """Label, class, score and box of each thing found; a value stands in the place of a score, under its name."""
+    no_box = ("",) * 4
+    found: list[tuple[object, ...]] = [
+        (each.label, each.class_id, each.score, *each.box_xyxy) for each in result.detections or ()
+    ]
+    found.extend((each.label, each.class_id, each.score, *no_box) for each in result.classes or ())
+    if result.anomaly is not None:
+        found.append(("anomaly" if result.anomaly.is_anomaly else "usual", "", result.anomaly.score, *no_box))
+    found.extend((value.name, "", value.value, *no_box) for value in result.values or ())
+    return found
 
 
 def _rows(rows: list[tuple[object, ...]]) -> bytes:

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from edgeinfer.bundle import Overrides, load_bundle
+from edgeinfer.config import PipelineConfig
+from edgeinfer.delegates import load_golden
 from edgeinfer.errors import AmbiguousModel, ModelError, UsageError
 from edgeinfer.frame import Window
 from edgeinfer.model import open_model
+from edgeinfer.pipeline.assemble import open_pipeline
 
 WAKEWORDS_S = ((1.0, 1.65), (4.0, 4.76), (7.0, 7.36))
 MODEL_TOML = """schema = "edgeinfer.model/1"
@@ -187,8 +190,8 @@ std = [255.0]
     )
     (folder / "labels.txt").write_text("\n".join("0123456789"))
     data = test_data / "labelled/mnist"
-    pictures = np.frombuffer(gzip.open(data / "t10k-images-idx3-ubyte.gz").read(), np.uint8, offset=16)
-    digits = np.frombuffer(gzip.open(data / "t10k-labels-idx1-ubyte.gz").read(), np.uint8, offset=8)
+    pictures = np.frombuffer(gzip.decompress((data / "t10k-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16)
+    digits = np.frombuffer(gzip.decompress((data / "t10k-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8)
     right = 0
     with open_model(folder, overrides=Overrides(score_min=0.0)) as model:
         for seq, picture in enumerate(pictures.reshape(-1, 28, 28)):
@@ -218,6 +221,28 @@ def test_a_picture_is_no_window_and_the_other_way_round(open_real):
         sees.infer(window)
     with pytest.raises(UsageError, match="at 8000 Hz"):
         hears.infer(Window(window.values, 0, 0, 0, "test:", 8_000.0, ()))
+
+
+def test_a_golden_sample_of_a_window_is_tensors(bundle_of, test_data):
+    golden = '[[golden]]\ninput = "sample.npz"\n[decode]\nthreshold = 10\n[window]\nrate_hz = 16000\n'
+    folder = bundle_of("mlperf_tiny/ad01_int8.tflite", f'task = "anomaly"\n{golden}front_end = "log-mel"\nstride = 512')
+    np.savez(folder / "sample.npz", np.zeros((1, 640), np.int8))
+    (sample,) = load_golden(load_bundle(folder))
+    assert sample.inputs[0].shape == (1, 640)
+    text = (folder / "model.toml").read_text()
+    (folder / "model.toml").write_text(text.replace("sample.npz", "sample.png"))
+    with pytest.raises(ModelError, match="the model takes samples"):
+        load_golden(load_bundle(folder))
+
+
+@pytest.mark.parametrize(("option", "said"), [("output", ("heard.mp4",)), ("gate", "motion")])
+def test_what_needs_pictures_is_refused_before_a_window_is_read(test_data, tmp_path, monkeypatch, option, said):
+    monkeypatch.chdir(tmp_path)
+    model = str(test_data / "models/yamnet_with_metadata.tflite")
+    config = PipelineConfig(model=model, source="synthetic://?frames=1", **{option: said})
+    with pytest.raises(UsageError, match="takes samples"):
+        open_pipeline(config)
+    assert not (tmp_path / "heard.mp4").exists()
 
 
 def plain_interpreter(path):

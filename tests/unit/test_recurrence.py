@@ -39,7 +39,7 @@ def make_model(state_in, state_out):
     decode = Decode("values", 0.0, 1.0, 5, "normalised", "probabilities")
     carried = Carried(((1, 0),), ((2, 1000.0),))
     bundle = Bundle("made", "0", file, "vector", None, decode, (), {}, window=window, carried=carried)
-    runtime = FakeRuntime(file, outputs=lambda seen: compute(seen))
+    runtime = FakeRuntime(file, outputs=compute)
     return Model(bundle, runtime, identity=Identity("node"))
 
 
