@@ -239,7 +239,7 @@ def test_a_golden_sample_of_a_window_is_tensors(bundle_of, test_data):
 def test_what_needs_pictures_is_refused_before_a_window_is_read(test_data, tmp_path, monkeypatch, option, said):
     monkeypatch.chdir(tmp_path)
     model = str(test_data / "models/yamnet_with_metadata.tflite")
-    config = PipelineConfig(model=model, source="synthetic://?frames=1", **{option: said})
+    config = PipelineConfig(model=model, source="synthetic://noise?frames=1", **{option: said})
     with pytest.raises(UsageError, match="takes samples"):
         open_pipeline(config)
     assert not (tmp_path / "heard.mp4").exists()
