@@ -43,7 +43,8 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     to the broker of `[uplink]`; send_rate: so many a second at most; snapshot: seconds between two pictures to it, none
     where not said. lighter: models that stand in, one after the other, where a slower rate alone does not spare the
     board; see `[governor]`. shadow: such as "5%", the share of frames that a new model of the slot sees as well before
-    it is tried.
+    it is tried. threshold: from which score on something is an anomaly. front_end, sample_rate (hertz), stride
+    (samples): of a model of windows.
     """
 
     model: Word
@@ -76,6 +77,10 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     output_is: Literal["probabilities", "logits"] | None = None
     masks: bool | None = None
     box_units: Literal["normalised", "pixels"] | None = None
+    threshold: Annotated[float, Meta(ge=0.0, le=1e12)] | None = None
+    front_end: Literal["mfcc", "filterbank", "log-mel", "none"] | None = None
+    sample_rate: Annotated[float, Meta(gt=0, le=1e6)] | None = None
+    stride: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
     mean: Mean | None = None
     std: Std | None = None
     width: Annotated[int, Meta(ge=1, le=32_768)] | None = None

@@ -1,4 +1,4 @@
-"""A model on a device, ready for pictures."""
+"""A model on a device, ready for pictures or for windows of samples."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ from edgeinfer.bundle.facts import Format
 from edgeinfer.clock import Clock, ClockWatch, rfc3339
 from edgeinfer.delegates import Devices, Failover, Shared, Turns, load_golden
 from edgeinfer.errors import ModelError, UsageError
-from edgeinfer.frame import Frame
-from edgeinfer.preprocess import Fitter
+from edgeinfer.frame import Frame, Window
+from edgeinfer.preprocess import Fitter, Placement
+from edgeinfer.recurrence import Recurrence
 from edgeinfer.result import IdMaker, ModelInfo, Outcome, Result, SourceInfo, Timing, as_utf8
 from edgeinfer.runtimes import Runtime
-from edgeinfer.tasks import TASKS, MakeTask, Task
+from edgeinfer.samples import WindowFitter
+from edgeinfer.tasks import TASKS, WINDOW_TASKS, Fitted
+from edgeinfer.tensor import Array, TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,10 @@ class Identity:
 
 
 class Answer:
-    """What a model found in a frame. `result` writes it out: there is time for that while the next one is computed.
+    """What a model found in a frame or a window. `result` writes it out: there is time for that during the next one.
 
-    Holds the frame's facts and not its picture. stages_ns: monotonic times when it was taken up, fitted, computed and
-    decoded.
+    Holds the frame's facts and not its picture or samples. stages_ns: monotonic times when it was taken up, fitted,
+    computed and decoded. size: width and height; of a window, its samples and their rate.
     """
 
     __slots__ = (
@@ -51,6 +54,7 @@ class Answer:
         "captured_ns",
         "captured_unix_ns",
         "device",
+        "filled",
         "outcome",
         "position_s",
         "seq",
@@ -62,7 +66,7 @@ class Answer:
     def __init__(
         self,
         write_out: Callable[[Answer], Result],
-        frame: Frame,
+        frame: Frame | Window,
         outcome: Outcome,
         device: str,
         stages_ns: tuple[int, int, int, int],
@@ -75,7 +79,12 @@ class Answer:
         self.captured_unix_ns = frame.captured_unix_ns
         self.position_s = frame.position_s
         self.uri = frame.uri
-        self.size = frame.width, frame.height
+        if isinstance(frame, Frame):
+            self.size: tuple[int, int] | tuple[int, float] = frame.width, frame.height
+            self.filled: float | None = None
+        else:
+            self.size = frame.values.shape[0], frame.rate_hz
+            self.filled = round(frame.filled, 6) or None
         self.outcome = outcome
         self.device = device
         self.stages_ns = stages_ns
@@ -103,8 +112,9 @@ class Model:
         self._turns = runtime.turns if isinstance(runtime, Shared) else Turns()
         self._clock = clock or Clock()
         self._identity = identity or Identity(node=socket.gethostname())
-        self._fitter = Fitter(runtime.inputs[bundle.image.index], bundle.image)
-        self._task = _make_task(bundle, runtime)
+        self._recurrence = _recurrence(bundle, runtime)
+        self._fit = self._fit_to(bundle)
+        self._decode = self._decoder(bundle)
         self.info = ModelInfo(name=as_utf8(bundle.name), version=bundle.version, sha256=bundle.file.sha256)
         self._new_id = IdMaker(self._clock.unix_ns)
         self._clock_watch = ClockWatch(self._clock)
@@ -130,8 +140,8 @@ class Model:
 
     @property
     def picture_size(self) -> tuple[int, int]:
-        """Width and height of its input, in pixels: a larger picture tells it no more."""
-        return self.bundle.image.width, self.bundle.image.height
+        """Width and height of its input, in pixels: a larger picture tells it no more. Of a model of pictures only."""
+        return self.bundle.picture.width, self.bundle.picture.height
 
     def settle(self) -> None:
         """For the thread that will call `infer`: it keeps to the cores that the device is best served from."""
@@ -146,9 +156,9 @@ class Model:
     def set_score_min(self, score_min: float) -> None:
         """From the next picture on leave out what scores below, 0..1."""
         bundle = dataclasses.replace(self.bundle, decode=dataclasses.replace(self.bundle.decode, score_min=score_min))
-        task = _make_task(bundle, self._runtime)
+        decode = self._decoder(bundle)
         with self._turns:
-            self.bundle, self._task = bundle, task
+            self.bundle, self._decode = bundle, decode
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -166,11 +176,11 @@ class Model:
             Frame(pixels, next(self._calls), self._clock.monotonic_ns(), self._clock.unix_ns(), "memory:")
         )
 
-    def infer(self, frame: Frame) -> Result:
-        """The result for one frame of a source. Raises RuntimeFailed; UsageError once closed."""
+    def infer(self, frame: Frame | Window) -> Result:
+        """The result for one frame or window of a source. Raises RuntimeFailed; UsageError once closed."""
         return self.answer(frame).result()
 
-    def answer(self, frame: Frame, *, comes_back: bool = False) -> Answer:
+    def answer(self, frame: Frame | Window, *, comes_back: bool = False) -> Answer:
         """The same, not yet written out. comes_back: the caller has the next frame at hand; see Turns.
 
         Raises RuntimeFailed; UsageError once closed.
@@ -180,15 +190,53 @@ class Model:
             if self._is_closed:
                 raise UsageError(f"the model {self.bundle.name} is closed", hint="load it again")
             taken_ns = self._clock.monotonic_ns()
-            where = self._fitter.fit(frame.pixels, self._runtime.input(self.bundle.image.index))
+            where = self._fit(frame)
             fitted_ns = self._clock.monotonic_ns()
             raw = self._runtime.run()
             computed_ns = self._clock.monotonic_ns()
-            outcome = self._task.decode(raw, where)
+            outcome = self._decode(raw, where)
             done_ns = self._clock.monotonic_ns()
         finally:
             self._turns.end(comes_back=comes_back)
         return Answer(self._write_out, frame, outcome, self.device, (taken_ns, fitted_ns, computed_ns, done_ns))
+
+    def _fit_to(self, bundle: Bundle) -> Callable[[Frame | Window], Placement | Fitted]:
+        """What puts a frame, or a window, into the inputs."""
+        if bundle.window is None:
+            index = bundle.picture.index
+            fitter = Fitter(self._runtime.inputs[index], bundle.picture)
+
+            def fit_frame(frame: Frame | Window) -> Placement:
+                if not isinstance(frame, Frame):
+                    raise UsageError(f"{bundle.name} takes pictures, not samples")
+                if self._recurrence is not None:
+                    self._recurrence.feed(self._runtime)
+                return fitter.fit(frame.pixels, self._runtime.input(index))
+
+            return fit_frame
+        index, window_fitter = (
+            bundle.window.index,
+            WindowFitter(self._runtime.inputs[bundle.window.index], bundle.window),
+        )
+
+        def fit_window(window: Frame | Window) -> Fitted:
+            if not isinstance(window, Window):
+                raise UsageError(f"{bundle.name} takes samples, not pictures")
+            if self._recurrence is not None:
+                if not window.follows:
+                    self._recurrence.reset()
+                self._recurrence.feed(self._runtime)
+            return window_fitter.fit(window, self._runtime.input(index))
+
+        return fit_window
+
+    def _decoder(self, bundle: Bundle) -> Callable[[tuple[Array, ...], Any], Outcome]:
+        """What turns the outputs into an outcome, and keeps the state that is among them."""
+        recurrence = self._recurrence
+        if recurrence is None:
+            return _make_decode(bundle, self._runtime.outputs)
+        decode = _make_decode(bundle, recurrence.answers_of(self._runtime.outputs))
+        return lambda raw, where: decode(recurrence.keep(raw), where)
 
     def _write_out(self, answer: Answer) -> Result:
         taken_ns, fitted_ns, computed_ns, done_ns = answer.stages_ns
@@ -202,10 +250,11 @@ class Model:
             clock=self._clock_watch.state(),
             monotonic_ns=captured_ns,
             position_s=None if answer.position_s is None else round(answer.position_s, 6),
-            source=_source_info(answer.uri, *answer.size),
+            source=_source_info(answer.uri, answer.size, is_window=self.bundle.window is not None),
             model=self.info,
             device=answer.device,
             task=self.bundle.task,
+            filled=answer.filled,
             detections=outcome.detections,
             classes=outcome.classes,
             keypoints=outcome.keypoints,
@@ -235,7 +284,7 @@ class Model:
             clock=self._clock_watch.state(),
             monotonic_ns=frame.captured_ns,
             position_s=None if frame.position_s is None else round(frame.position_s, 6),
-            source=_source_info(frame.uri, frame.width, frame.height),
+            source=_source_info(frame.uri, (frame.width, frame.height), is_window=False),
             reused=True,
             inferred_seq=result.seq,
             inferred_age_ms=_ms(inferred_age_ns),
@@ -277,7 +326,7 @@ def open_model(
     paced: frames come with pauses between them, so that idle runtime threads must sleep rather than spin.
     """
     bundle = load_bundle(word, overrides, prefer=format_for(device))
-    _task_of(bundle)  # A misspelt task is said before the model is tried.
+    _check_task(bundle)  # A misspelt task is said before the model is tried.
     runtime = (devices or Devices()).open(
         bundle.file, device, threads=threads, paced=paced, isolate=isolate, golden=load_golden(bundle)
     )
@@ -293,18 +342,28 @@ def format_for(device: str) -> Format:
     return "onnx" if device.startswith("onnx") else "tflite"
 
 
-def _task_of(bundle: Bundle) -> MakeTask:
-    return TASKS.get(bundle.task, error=UsageError if bundle.provenance.get("task") == "flag" else ModelError)
+def _check_task(bundle: Bundle) -> None:
+    error = UsageError if bundle.provenance.get("task") == "flag" else ModelError
+    (TASKS if bundle.window is None else WINDOW_TASKS).get(bundle.task, error=error)
 
 
-def _make_task(bundle: Bundle, runtime: Runtime) -> Task:
+def _make_decode(bundle: Bundle, outputs: tuple[TensorSpec, ...]) -> Callable[[tuple[Array, ...], Any], Outcome]:
+    _check_task(bundle)
     try:
-        return _task_of(bundle)(bundle, runtime.outputs)
+        if bundle.window is None:
+            return TASKS.get(bundle.task)(bundle, outputs).decode
+        return WINDOW_TASKS.get(bundle.task)(bundle, outputs).decode
     except UsageError as wrong:
         if "flag" in (bundle.provenance.get("task"), bundle.provenance.get("decoder")):
             raise
         # Nobody typed it: it stands in model.toml.
         raise ModelError(f"{bundle.folder or bundle.file.path}: {wrong.message}", hint=wrong.hint) from wrong
+
+
+def _recurrence(bundle: Bundle, runtime: Runtime) -> Recurrence | None:
+    if not bundle.carried.state and not bundle.carried.constants:
+        return None
+    return Recurrence(bundle.carried, runtime.inputs, runtime.outputs)
 
 
 def _as_bgr(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -320,9 +379,11 @@ def _as_bgr(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 @lru_cache(maxsize=16)
-def _source_info(uri: str, width: int, height: int) -> SourceInfo:
-    """Many frames share one."""
-    return SourceInfo(uri=as_utf8(uri), width=width, height=height)
+def _source_info(uri: str, size: tuple[int, int] | tuple[int, float], *, is_window: bool) -> SourceInfo:
+    """Many frames share one. size: width and height; of a window, samples and their rate."""
+    if is_window:
+        return SourceInfo(uri=as_utf8(uri), rate_hz=size[1], samples=size[0])
+    return SourceInfo(uri=as_utf8(uri), width=size[0], height=int(size[1]))
 
 
 def _ms(nanoseconds: int) -> float:

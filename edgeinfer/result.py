@@ -95,12 +95,14 @@ class Outcome(msgspec.Struct, frozen=True):
     values: tuple[Value, ...] | None = None
 
 
-class SourceInfo(msgspec.Struct, frozen=True):
-    """Where the frame came from; width and height in pixels."""
+class SourceInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where it came from. width, height: of a picture, in pixels. rate_hz, samples: of a window."""
 
     uri: str
-    width: int
-    height: int
+    width: int | None = None
+    height: int | None = None
+    rate_hz: float | None = None
+    samples: int | None = None
 
 
 class ModelInfo(msgspec.Struct, frozen=True):

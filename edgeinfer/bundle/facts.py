@@ -14,6 +14,8 @@ Colour = Literal["rgb", "bgr", "gray"]
 Layout = Literal["nhwc", "nchw"]
 Fit = Literal["letterbox", "stretch", "crop"]
 BoxUnits = Literal["normalised", "pixels"]
+FrontEnd = Literal["mfcc", "filterbank", "log-mel"]
+Missing = Literal["hold", "linear", "nan-refuse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,9 @@ class WindowInput:
     index: of the input tensor. rate_hz: samples a second. length, stride: samples in a window, and from one to the
     next. channels: the name of each, empty for sound and where the source's order is taken. mean, std: real =
     (x - mean) / std, one number for all channels or one each. missing: what is done where a sample is missing, for
-    `missing_s` at most.
+    `missing_s` at most. units: of the channels, for people. front_end: what makes the model's input of sound; None
+    where the samples themselves are the input. ahead: how many samples at the end of a window are not the input, but
+    what a forecast is held against.
     """
 
     index: int
@@ -101,8 +105,33 @@ class WindowInput:
     channels: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    missing: Literal["hold", "linear", "nan-refuse"]
+    missing: Missing
     missing_s: float
+    units: tuple[str, ...] = ()
+    front_end: FrontEnd | None = None
+    ahead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NamedValue:
+    """A number that the model gives: real = output * std + mean, in `unit`."""
+
+    name: str
+    unit: str | None = None
+    mean: float = 0.0
+    std: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What else the model takes in, by input index, besides picture or window; and which outputs are no answer.
+
+    state: (output, input) pairs: what an output was is put into the input of the next run; 0 at first.
+    constants: (input, number): the same each time.
+    """
+
+    state: tuple[tuple[int, int], ...] = ()
+    constants: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +140,8 @@ class Decode:
 
     score_min: what is below is left out. iou_max: of two boxes of a class that overlap more, the better stays.
     output_is: for `classify`, what the output holds. masks: for `segment`, whether masks are given besides areas.
+    threshold: from which score on something is an anomaly. values: what the numbers of `vector` are; empty where
+    nobody says.
     """
 
     decoder: str
@@ -120,6 +151,8 @@ class Decode:
     box_units: BoxUnits
     output_is: Literal["probabilities", "logits"]
     masks: bool = False
+    threshold: float | None = None
+    values: tuple[NamedValue, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +173,10 @@ class Overrides:
     layout: Layout | None = None
     output_is: Literal["probabilities", "logits"] | None = None
     masks: bool | None = None
+    threshold: float | None = None
+    front_end: FrontEnd | Literal["none"] | None = None
+    sample_rate_hz: float | None = None
+    stride: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +197,7 @@ class Bundle:
     """A model ready to be opened.
 
     labels: by class id; empty where the model has none.
+    image, window: what the model takes, exactly one of them. carried: what it takes besides.
     golden: the samples that fit these weights.
     provenance: for each fact that could be read in several places, where it was read
     (as in `{"colour": "TFLite metadata", "fit": "convention of yolox"}`).
@@ -169,7 +207,7 @@ class Bundle:
     version: str
     file: ModelFile
     task: str
-    image: ImageInput
+    image: ImageInput | None
     decode: Decode
     labels: tuple[str, ...]
     provenance: Mapping[str, str]
@@ -178,6 +216,17 @@ class Bundle:
     origin: str | None = None
     measured: Mapping[str, object] = field(default_factory=dict)
     golden: tuple[GoldenFiles, ...] = ()
+    window: WindowInput | None = None
+    carried: Carried = Carried()
+
+    def __post_init__(self) -> None:
+        assert (self.image is None) != (self.window is None), "a model takes pictures or windows"
+
+    @property
+    def picture(self) -> ImageInput:
+        """Of a model that takes pictures."""
+        assert self.image is not None, f"{self.name} takes no pictures"
+        return self.image
 
     def label(self, class_id: int) -> str:
         """The name of a class; its number where there is no name."""

@@ -7,10 +7,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
+from edgeinfer.bundle.carried import read_carried, recognise_carried
 from edgeinfer.bundle.facts import (
     Bundle,
+    Carried,
     Colour,
     Decode,
     Fit,
@@ -19,12 +21,30 @@ from edgeinfer.bundle.facts import (
     ImageInput,
     Metadata,
     ModelFile,
+    NamedValue,
     Overrides,
 )
-from edgeinfer.bundle.manifest import DecodeFacts, InputFacts, Manifest, read_manifest
+from edgeinfer.bundle.manifest import DecodeFacts, InputFacts, Manifest, WindowFacts, read_manifest
 from edgeinfer.bundle.onnx import read_onnx
-from edgeinfer.bundle.recognise import DECODERS, Convention, ImagePlace, Recognised, conventions, image_input, recognise
+from edgeinfer.bundle.recognise import (
+    DECODERS,
+    Convention,
+    ImagePlace,
+    Recognised,
+    conventions,
+    image_input,
+    output_kind,
+    recognise,
+)
 from edgeinfer.bundle.tflite import read_tflite
+from edgeinfer.bundle.windows import (
+    TASKS_OF_WINDOWS,
+    KnownWindow,
+    recognise_window,
+    settle_tensors,
+    window_index,
+    window_input,
+)
 from edgeinfer.errors import AmbiguousModel, ModelError, UsageError
 from edgeinfer.paths import data_folders
 from edgeinfer.words import nearest, unknown
@@ -139,16 +159,21 @@ class _Picker:
 
 
 def _resolve(file: ModelFile, manifest: Manifest | None, said: Overrides, *, folder: Path | None) -> Bundle:
+    known = recognise_window(file)
+    if _takes_windows(known, manifest, said):
+        return _resolve_window(file, known, manifest, said, folder)
     pick = _Picker(file)
     layout = said.layout or (manifest.input.layout if manifest else None)
+    carried = _carried(file, manifest)
     # First, for what takes no picture is not asked for its task.
-    place = image_input(file, layout)
+    place = image_input(file, layout, carried)
     file = _with_size(file, place)
-    task, decoder = _task_and_decoder(file, recognise(file, layout, _stated_task(manifest, said)), manifest, said, pick)
-    convention = conventions(decoder, file, layout)
+    recognised = recognise(file, layout, carried, task=_stated_task(manifest, said))
+    task, decoder = _task_and_decoder(file, recognised, manifest, said, pick)
+    convention = conventions(decoder, file, layout, carried)
     image = _image(file, place, manifest.input if manifest else InputFacts(), said, convention, pick)
     decode = _decode(decoder, manifest.decode if manifest else DecodeFacts(), said, convention, pick)
-    labels = _labels(file, manifest, said, convention, folder, pick)
+    labels = _labels(file, manifest, said, folder, pick, customary=convention.labels)
     return Bundle(
         name=manifest.name if manifest else file.path.stem,
         version=manifest.version if manifest else file.metadata.version or "0",
@@ -163,6 +188,155 @@ def _resolve(file: ModelFile, manifest: Manifest | None, said: Overrides, *, fol
         origin=manifest.origin if manifest else file.metadata.author,
         measured=manifest.measured if manifest else _NOTHING_MEASURED,
         golden=_golden(file, manifest, folder),
+        carried=carried,
+    )
+
+
+def _takes_windows(known: KnownWindow | None, manifest: Manifest | None, said: Overrides) -> bool:
+    task = said.task or (manifest.task if manifest else None)
+    if task is not None:
+        return task in TASKS_OF_WINDOWS or (manifest is not None and manifest.window is not None)
+    return known is not None or (manifest is not None and manifest.window is not None)
+
+
+def _carried(file: ModelFile, manifest: Manifest | None) -> Carried:
+    if manifest is not None and (manifest.state or manifest.constants):
+        return read_carried(file, manifest.state, manifest.constants)
+    return recognise_carried(file)
+
+
+def _resolve_window(
+    file: ModelFile, known: KnownWindow | None, manifest: Manifest | None, said: Overrides, folder: Path | None
+) -> Bundle:
+    pick = _Picker(file)
+    stated = (manifest.window if manifest else None) or WindowFacts()
+    carried = _carried(file, manifest)
+    if known is not None and not carried.constants:
+        carried = Carried(carried.state, known.constants)
+    index = window_index(file, carried, known)
+    length = stated.length or (known.window.length if known else None)
+    file = settle_tensors(file, index, carried, length)
+    task = pick.need(
+        "task",
+        "--task",
+        (said.task, "flag"),
+        (manifest.task if manifest else None, "model.toml"),
+        (known.task if known else None, known.why if known else ""),
+    )
+    if task not in TASKS_OF_WINDOWS:
+        error = UsageError if said.task else ModelError
+        raise error(f"{file.path} takes samples: its task cannot be {task!r}", hint=" or ".join(TASKS_OF_WINDOWS))
+    window = window_input(file, index, stated, known, said, pick.provenance)
+    labels = _window_labels(file, known, manifest, said, folder, pick)
+    decoder = _window_decoder(task, file, index, carried, labels, known, manifest, said, pick)
+    return Bundle(
+        name=manifest.name if manifest else file.path.stem,
+        version=manifest.version if manifest else file.metadata.version or "0",
+        file=file,
+        task=task,
+        image=None,
+        decode=_window_decode(file, decoder, known, manifest, said, pick),
+        labels=labels,
+        provenance=pick.provenance,
+        folder=folder,
+        licence=manifest.licence if manifest else file.metadata.licence,
+        origin=manifest.origin if manifest else file.metadata.author,
+        measured=manifest.measured if manifest else _NOTHING_MEASURED,
+        golden=_golden(file, manifest, folder),
+        window=window,
+        carried=carried,
+    )
+
+
+def _window_decoder(
+    task: str,
+    file: ModelFile,
+    index: int,
+    carried: Carried,
+    labels: tuple[str, ...],
+    known: KnownWindow | None,
+    manifest: Manifest | None,
+    said: Overrides,
+    pick: _Picker,
+) -> str:
+    states = {output for output, _ in carried.state}
+    answers = [spec for number, spec in enumerate(file.outputs) if number not in states]
+    seen, why = None, ""
+    if task == "audio":
+        seen, why = "classes", "the only one of its task"
+    elif task == "vector" and (labels or (manifest is not None and manifest.values)):
+        seen, why = ("classes", "it has labels") if labels else ("values", "it has values")
+    elif task == "anomaly" and len(answers) == 1 and not (manifest and manifest.window and manifest.window.ahead):
+        if answers[0].shape == file.inputs[index].shape:
+            seen, why = "reconstruction", "its output has the shape of its input"
+    elif task == "anomaly" and manifest is not None and manifest.window is not None and manifest.window.ahead:
+        seen, why = "forecast", "window.ahead is given"
+    decoder = pick.need(
+        "decoder",
+        "--decoder " + " or ".join(DECODERS[task]),
+        (said.decoder, "flag"),
+        (manifest.decoder if manifest else None, "model.toml"),
+        (known.decoder if known and known.task == task else None, known.why if known else ""),
+        (seen, why),
+    )
+    if decoder not in DECODERS[task]:
+        error = UsageError if said.decoder else ModelError
+        raise error(unknown(f"decoder of {task}", decoder, DECODERS[task]))
+    return decoder
+
+
+def _window_labels(
+    file: ModelFile,
+    known: KnownWindow | None,
+    manifest: Manifest | None,
+    said: Overrides,
+    folder: Path | None,
+    pick: _Picker,
+) -> tuple[str, ...]:
+    is_stated = said.labels is not None or (manifest is not None and manifest.labels is not None)
+    if not is_stated and known is not None and known.labels is not None:
+        pick.provenance["labels"] = known.why
+        return known.labels
+    if not is_stated and file.metadata.labels is None:
+        return ()  # Values and anomalies need none.
+    return _labels(file, manifest, said, folder, pick)
+
+
+def _window_decode(
+    file: ModelFile,
+    decoder: str,
+    known: KnownWindow | None,
+    manifest: Manifest | None,
+    said: Overrides,
+    pick: _Picker,
+) -> Decode:
+    stated = manifest.decode if manifest else DecodeFacts()
+    threshold = pick.pick("threshold", (said.threshold, "flag"), (stated.threshold, "model.toml"))
+    if decoder in DECODERS["anomaly"] and threshold is None:
+        raise AmbiguousModel(
+            f"{file.path} does not say from which score on something is an anomaly", hint="give --threshold"
+        )
+    output_is: Literal["probabilities", "logits"] = "probabilities"
+    if decoder == "classes":
+        output_is = pick.need(
+            "kind of output",
+            "--output-is probabilities or logits",
+            (said.output_is, "flag"),
+            (stated.output_is, "model.toml"),
+            ("probabilities" if known else None, known.why if known else ""),
+            (output_kind(file), "the operators and the quantisation of its output"),
+        )
+    return Decode(
+        decoder=decoder,
+        score_min=_given(said.score_min, stated.score_min, 0.25),
+        iou_max=1.0,
+        max_results=said.max_results or stated.max_results or 5,
+        box_units="normalised",
+        output_is=output_is,
+        threshold=threshold,
+        values=tuple(
+            NamedValue(value.name, value.unit, value.mean, value.std) for value in (manifest.values if manifest else ())
+        ),
     )
 
 
@@ -341,9 +515,10 @@ def _labels(
     file: ModelFile,
     manifest: Manifest | None,
     said: Overrides,
-    convention: Convention,
     folder: Path | None,
     pick: _Picker,
+    *,
+    customary: tuple[str, ...] | None = None,
 ) -> tuple[str, ...]:
     if said.labels is not None:
         pick.provenance["labels"] = f"flag, {said.labels}"
@@ -354,9 +529,9 @@ def _labels(
     if file.metadata.labels is not None:
         pick.provenance["labels"] = "file metadata"
         return file.metadata.labels
-    if convention.labels is not None:
+    if customary is not None:
         pick.provenance["labels"] = "custom of its decoder"
-        return convention.labels
+        return customary
     log.warning("%s has no labels, classes are shown by number; --labels FILE names them", file.path)
     return ()
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from edgeinfer.bundle.facts import BoxUnits, Colour, Fit, Layout
+from edgeinfer.bundle.facts import BoxUnits, Colour, Fit, FrontEnd, Layout, Missing
 from edgeinfer.errors import ModelError
 from edgeinfer.tomlfile import Mean, Share, Std, one_or_three, read_toml
 
@@ -43,6 +43,14 @@ Sha256 = Annotated[
 ]
 
 
+Name = Annotated[str, Meta(min_length=1, max_length=64)]
+Unit = Annotated[str, Meta(max_length=32)]
+Number = Annotated[float, Meta(ge=-1e12, le=1e12)]
+Positive = Annotated[float, Meta(gt=0.0, le=1e12)]
+Tensor = Annotated[str, Meta(min_length=1, max_length=255, description="the name of a tensor, or its number from 0")]
+_CHANNELS_MAX = 1024
+
+
 class Weights(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """File names beside `model.toml`, one per format."""
 
@@ -64,6 +72,31 @@ class InputFacts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         one_or_three(self, "mean", "std")
 
 
+class WindowFacts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How samples become the input; see WindowInput. Absent: length is that of the tensor, stride the length."""
+
+    rate_hz: Annotated[float, Meta(gt=0.0, le=1e6)] | None = None
+    length: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
+    stride: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
+    channels: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=_CHANNELS_MAX)] | None = None
+    units: Annotated[tuple[Unit, ...], Meta(min_length=1, max_length=_CHANNELS_MAX)] | None = None
+    mean: Annotated[tuple[Number, ...], Meta(min_length=1, max_length=_CHANNELS_MAX)] | None = None
+    std: Annotated[tuple[Positive, ...], Meta(min_length=1, max_length=_CHANNELS_MAX)] | None = None
+    missing: Missing | None = None
+    missing_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] | None = None
+    front_end: FrontEnd | Literal["none"] | None = None
+    ahead: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+
+
+class ValueFacts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What a number of the output is; see NamedValue."""
+
+    name: Name
+    unit: Unit | None = None
+    mean: Number = 0.0
+    std: Positive = 1.0
+
+
 class DecodeFacts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """How outputs become results; see Decode."""
 
@@ -73,6 +106,7 @@ class DecodeFacts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     max_results: Annotated[int, Meta(ge=1, le=10_000)] | None = None
     output_is: Literal["probabilities", "logits"] | None = None
     masks: bool | None = None
+    threshold: Annotated[float, Meta(ge=0.0, le=1e12)] | None = None
 
 
 class GoldenSample(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -90,6 +124,9 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The whole of `model.toml`.
 
     sha256: of each weights file, by format; checked at every load where given.
+    window: that the model takes samples of sound or sensors, and how. values: what the numbers are that it gives.
+    state: which output, by name or number, feeds which input in the next run. constants: inputs that are always filled
+    with the same number.
     measured: figures of the model's own evaluation, by name.
     """
 
@@ -110,6 +147,10 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     licence: str | None = None
     origin: str | None = None
     input: InputFacts = InputFacts()
+    window: WindowFacts | None = None
+    values: Annotated[tuple[ValueFacts, ...], Meta(max_length=10_000)] = ()
+    state: Annotated[Mapping[Tensor, Tensor], Meta(max_length=64)] = {}
+    constants: Annotated[Mapping[Tensor, Number], Meta(max_length=64)] = {}
     decode: DecodeFacts = DecodeFacts()
     sha256: Mapping[Literal["tflite", "onnx"], Sha256] = {}
     measured: Mapping[str, object] = {}

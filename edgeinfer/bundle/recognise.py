@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgeinfer.bundle.facts import BoxUnits, Colour, Fit, Layout, ModelFile
+from edgeinfer.bundle.carried import recognise_carried
+from edgeinfer.bundle.facts import BoxUnits, Carried, Colour, Fit, Layout, ModelFile
 from edgeinfer.bundle.layouts import layout_fits
 from edgeinfer.bundle.tflite import DETECTION_POSTPROCESS
 from edgeinfer.errors import AmbiguousModel, ModelError
@@ -17,10 +18,13 @@ from edgeinfer.tensor import TensorSpec
 
 # What a model of a task may be decoded by.
 DECODERS = {
+    "anomaly": ("forecast", "reconstruction"),
+    "audio": ("classes",),
     "classify": ("classify",),
     "detect": ("nanodet", "ssd", "ultraface", "yolov5", "yolov8", "yolox", "yunet"),
     "pose": ("movenet", "yolov8-pose"),
     "segment": ("deeplab", "yolov8-seg"),
+    "vector": ("classes", "values"),
 }
 
 # Cells of a head come from these strides; the first is what nearly every YOLO has.
@@ -80,26 +84,32 @@ class ImagePlace:
     layout: Layout
 
 
-def image_input(file: ModelFile, layout: Layout | None = None) -> ImagePlace:
-    """The one image input; `layout` where somebody says it.
+def image_input(file: ModelFile, layout: Layout | None = None, carried: Carried | None = None) -> ImagePlace:
+    """The one image input; `layout` where somebody says it, `carried` where other inputs are filled by themselves.
 
     Raises ModelError where there is none or more is wanted, AmbiguousModel where it is unclear.
     """
     if not file.inputs:
         raise ModelError(f"{file.path.name} has no input")
-    readings = [_readings(spec, _stated_size(file)) for spec in file.inputs]
+    carried = recognise_carried(file) if carried is None else carried
+    filled = {fed for _, fed in carried.state} | {fed for fed, _ in carried.constants}
+    readings = [
+        [] if index in filled else _readings(spec, _stated_size(file)) for index, spec in enumerate(file.inputs)
+    ]
     images = [index for index, found in enumerate(readings) if found]
     if not images:
         inputs = ", ".join(f"{spec.name!r} {spec.describe()}" for spec in file.inputs)
         raise ModelError(f"{file.path.name} takes no image: its input is {inputs}")
-    if len(file.inputs) > 1:
-        others = ", ".join(repr(spec.name) for index, spec in enumerate(file.inputs) if index != images[0])
+    if len(file.inputs) > len(filled) + 1:
+        others = ", ".join(
+            repr(spec.name) for index, spec in enumerate(file.inputs) if index != images[0] and index not in filled
+        )
         raise ModelError(
             f"{file.path.name} takes {len(file.inputs)} inputs: {others} besides the image",
-            hint="only models whose sole input is a picture can be run",
+            hint="name them under [state] or [constants] in a model.toml",
         )
-    spec = file.inputs[0]
-    places = [place for place in readings[0] if layout in (None, place.layout)]
+    spec = file.inputs[images[0]]
+    places = [replace(place, index=images[0]) for place in readings[images[0]] if layout in (None, place.layout)]
     if not places:
         raise ModelError(f"input {spec.name!r} {spec.describe()} of {file.path.name} cannot be {layout}")
     if len(places) > 1:
@@ -118,11 +128,13 @@ def image_input(file: ModelFile, layout: Layout | None = None) -> ImagePlace:
     return place
 
 
-def recognise(file: ModelFile, layout: Layout | None = None, task: str | None = None) -> Recognised | None:
+def recognise(
+    file: ModelFile, layout: Layout | None = None, carried: Carried | None = None, *, task: str | None = None
+) -> Recognised | None:
     """What the model is, among what has that task where it is said; None where nothing fits, or more than one thing
     does."""
     try:
-        image = image_input(file, layout)
+        image = image_input(file, layout, carried)
     except ModelError:
         return None
     stated = task or file.metadata.extra.get("task")
@@ -135,9 +147,11 @@ def recognise(file: ModelFile, layout: Layout | None = None, task: str | None = 
     return fits[0] if len(fits) == 1 else None
 
 
-def conventions(decoder: str, file: ModelFile, layout: Layout | None = None) -> Convention:
+def conventions(
+    decoder: str, file: ModelFile, layout: Layout | None = None, carried: Carried | None = None
+) -> Convention:
     """What a model of this decoder is fed with and gives, by custom. Raises what `image_input` raises."""
-    image = image_input(file, layout)
+    image = image_input(file, layout, carried)
     spec = file.inputs[image.index]
     gray: Colour | None = "gray" if image.channels == 1 else None
     if decoder == "yolox":
@@ -172,7 +186,7 @@ def conventions(decoder: str, file: ModelFile, layout: Layout | None = None) -> 
         why = f"input {spec.describe()} does not tell its range of pixels"
     else:
         why = f"input {spec.describe()} is quantised as pixels are"
-    output_is = _output_kind(file) if decoder == "classify" else "probabilities"
+    output_is = output_kind(file) if decoder == "classify" else "probabilities"
     # A classifier is trained and judged on the undistorted centre, an SSD on the whole picture.
     fit: Fit = "crop" if decoder == "classify" else "stretch"
     return Convention(gray or "rgb", mean, std, raw_bytes, fit, "normalised", output_is, why)
@@ -382,7 +396,7 @@ def _classify_fits(file: ModelFile, image: ImagePlace) -> list[Recognised]:
         sizes = [size for size in shape[1:] if size != 1]
     if len(shape) < 2 or len(sizes) != 1 or sizes[0] < 2:
         return []
-    if _output_kind(file) is None and file.metadata.extra.get("task") != "classify":
+    if output_kind(file) is None and file.metadata.extra.get("task") != "classify":
         # Neither probabilities nor a plain linear layer: more likely an embedding than classes.
         return []
     return [Recognised("classify", "classify", f"output {file.outputs[0].describe()}: one score for each class")]
@@ -406,7 +420,7 @@ def _is_compiled(file: ModelFile) -> bool:
     return bool(file.custom_ops - {DETECTION_POSTPROCESS})
 
 
-def _output_kind(file: ModelFile) -> Literal["probabilities", "logits"] | None:
+def output_kind(file: ModelFile) -> Literal["probabilities", "logits"] | None:
     """What a classifier gives, judged by the operator that makes it, else by its quantisation."""
     maker = file.output_ops[0]
     quantization = file.outputs[0].quantization

@@ -14,7 +14,7 @@ from edgeinfer.errors import UsageError
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """What a person may say over the facts of a model."""
     model = parser.add_argument_group("where a model does not say it itself")
-    model.add_argument("--task", help="classify, detect, pose, segment")
+    model.add_argument("--task", help="classify, detect, pose, segment, audio, anomaly, vector")
     model.add_argument("--decoder", help="of that task, such as yolov8 (also 11); docs/models.md has all")
     model.add_argument("--colour", metavar="ORDER", help="rgb, bgr or gray")
     model.add_argument("--layout", help="nhwc or nchw")
@@ -23,6 +23,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--fit", help="letterbox, stretch or crop")
     model.add_argument("--box-units", help="normalised or pixels")
     model.add_argument("--output-is", help="of a classifier: probabilities or logits")
+    model.add_argument("--threshold", metavar="X", type=number, help="from this score on something is an anomaly")
+    model.add_argument("--front-end", metavar="F", help="of sound: mfcc, filterbank, log-mel, none")
+    model.add_argument("--sample-rate", metavar="HZ", type=number, help="samples a second that the model takes")
+    model.add_argument("--stride", metavar="N", type=whole, help="samples from one window to the next")
     model.add_argument("--iou-max", metavar="X", type=number, help="of two boxes that overlap more, the better stays")
     model.add_argument("--max-results", metavar="N", type=whole, help="at most so many of a frame, the best first")
 

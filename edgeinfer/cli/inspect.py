@@ -43,21 +43,19 @@ def _facts(word: str, labels: Path | None) -> dict[str, Any]:
 
 
 def _bundle_facts(bundle: Bundle) -> dict[str, Any]:
-    image, decode = bundle.image, bundle.decode
+    decode = bundle.decode
     return {
         "name": as_utf8(bundle.name),
         "version": bundle.version,
         "task": bundle.task,
         "decoder": decode.decoder,
-        "image": {
-            "width": image.width,
-            "height": image.height,
-            "channels": image.channels,
-            "layout": image.layout,
-            "colour": image.colour,
-            "range": "pixel bytes" if image.raw_bytes else {"mean": image.mean, "std": image.std},
-            "fit": image.fit,
+        "image": _image_facts(bundle),
+        "window": _window_facts(bundle),
+        "state": {
+            bundle.file.outputs[output].name: f"feeds {bundle.file.inputs[fed].name}"
+            for output, fed in bundle.carried.state
         },
+        "constants": {bundle.file.inputs[fed].name: number for fed, number in bundle.carried.constants},
         "decode": {
             "score_min": decode.score_min,
             "iou_max": decode.iou_max,
@@ -65,12 +63,48 @@ def _bundle_facts(bundle: Bundle) -> dict[str, Any]:
             "box_units": decode.box_units,
             "output_is": decode.output_is,
             "masks": decode.masks,
+            "threshold": decode.threshold,
+            "values": [value.name if value.unit is None else f"{value.name} ({value.unit})" for value in decode.values],
         },
         "labels": bundle.labels,
         "provenance": dict(bundle.provenance),
         "licence": bundle.licence,
         "origin": bundle.origin,
         "measured": dict(bundle.measured),
+    }
+
+
+def _image_facts(bundle: Bundle) -> dict[str, Any] | None:
+    image = bundle.image
+    if image is None:
+        return None
+    return {
+        "width": image.width,
+        "height": image.height,
+        "channels": image.channels,
+        "layout": image.layout,
+        "colour": image.colour,
+        "range": "pixel bytes" if image.raw_bytes else {"mean": image.mean, "std": image.std},
+        "fit": image.fit,
+    }
+
+
+def _window_facts(bundle: Bundle) -> dict[str, Any] | None:
+    window = bundle.window
+    if window is None:
+        return None
+    return {
+        "rate_hz": window.rate_hz,
+        "length": window.length,
+        "stride": window.stride,
+        "channels": window.channels,
+        "units": window.units,
+        "mean": window.mean,
+        "std": window.std,
+        "front_end": window.front_end or "none",
+        "ahead": window.ahead,
+        "missing": window.missing,
+        "missing_s": window.missing_s,
     }
 
 
@@ -112,7 +146,7 @@ def _lines(key: str, value: Any) -> list[str]:
     if key == "ops":
         return [", ".join(f"{count} {name}" for name, count in value.items())]
     if isinstance(value, dict):
-        return [f"{name}: {_brief(each)}" for name, each in value.items()]
+        return [f"{name}: {_brief(each)}" for name, each in value.items() if each not in (None, [], ())]
     if isinstance(value, (list, tuple)):
         return [", ".join(str(each) for each in value)]
     return [str(value)]

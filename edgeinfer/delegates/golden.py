@@ -74,6 +74,8 @@ class _Unfit(Exception):
 
 
 def _picture(bundle: Bundle, path: Path) -> tuple[Array, ...]:
+    if bundle.image is None:
+        raise _Unfit("is a picture, the model takes samples: give an .npy or .npz")
     if len(bundle.file.inputs) != 1:
         raise _Unfit(f"is a picture and fills one input, the model has {len(bundle.file.inputs)}: give an .npz")
     data = _read(path)

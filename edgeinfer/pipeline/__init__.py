@@ -623,7 +623,8 @@ def _profiled(profile: Profile, reopen: Callable[[], Source]) -> Callable[[], So
 
 
 def _input_bytes(model: Model) -> int:
-    spec = model.bundle.file.inputs[model.bundle.image.index]
+    taken = model.bundle.window or model.bundle.picture
+    spec = model.bundle.file.inputs[taken.index]
     return math.prod(spec.shape) * spec.dtype.itemsize
 
 

@@ -60,12 +60,14 @@ def open_pipeline(
         usual = open_model_of(config, model or config.model, live=source.live, node=node, clock=clock, devices=devices)
         opened.callback(usual.close)
         _check_lighter(config, usual.bundle)
+        _check_outputs(config, usual.bundle)
         sink_options = SinkOptions(fps=source.fps, live=source.live, append=patient)
         outputs = list(sinks)
         for word in config.output:
             outputs.append(open_sink(word, sink_options))
             opened.callback(outputs[-1].close)
-        needed = None if any(sink.wants_pixels for sink in outputs) else usual.picture_size
+        wants_all = usual.bundle.window is not None or any(sink.wants_pixels for sink in outputs)
+        needed = None if wants_all else usual.picture_size
         pipeline = Pipeline(
             usual,
             _sufficing(source, needed),
@@ -86,6 +88,19 @@ def open_pipeline(
         )
         opened.pop_all()
         return pipeline
+
+
+def _check_outputs(config: PipelineConfig, bundle: Bundle) -> None:
+    """Raises UsageError where something is to be drawn or compared that is no picture."""
+    if bundle.window is None:
+        return
+    for word in config.output:
+        if sink_name(word) == "video":
+            raise UsageError(
+                f"output {word} draws on pictures, and {bundle.name} takes samples", hint="give a .jsonl or .csv file"
+            )
+    if config.gate is not None:
+        raise UsageError(f"gate {config.gate} compares pictures, and {bundle.name} takes samples")
 
 
 def open_model_of(
@@ -164,4 +179,8 @@ def overrides_of(config: PipelineConfig) -> Overrides:
         layout=config.layout,
         output_is=config.output_is,
         masks=config.masks,
+        threshold=config.threshold,
+        front_end=config.front_end,
+        sample_rate_hz=config.sample_rate,
+        stride=config.stride,
     )

@@ -13,11 +13,12 @@ import numpy as np
 from edgeinfer.bundle import Bundle
 from edgeinfer.clock import Clock
 from edgeinfer.errors import SourceError, UsageError
-from edgeinfer.frame import Frame
+from edgeinfer.frame import Frame, Window
 from edgeinfer.model import Model
 from edgeinfer.pipeline.rehearsal import Again, rehearse
 from edgeinfer.preprocess import Fitter
 from edgeinfer.runtimes import Runtime
+from edgeinfer.samples import WindowFitter
 from edgeinfer.sources import Source
 from edgeinfer.tensor import Array
 
@@ -114,11 +115,16 @@ def measure(
     return Measured(device, size, alone, alone_fps, end_to_end, end_to_end_fps, frames.stage_ms())
 
 
-def fitted_query(bundle: Bundle, runtime: Runtime, frame: Frame) -> Ask:
-    """Puts the frame, fitted beforehand, into the model's input, and gives what computes it."""
-    index = bundle.image.index
-    memory: Array = np.empty(runtime.inputs[index].shape, dtype=runtime.inputs[index].dtype)
-    Fitter(runtime.inputs[index], bundle.image).fit(frame.pixels, memory)
+def fitted_query(bundle: Bundle, runtime: Runtime, frame: Frame | Window) -> Ask:
+    """Puts the frame or window, fitted beforehand, into the model's input, and gives what computes it."""
+    index = (bundle.window or bundle.picture).index
+    spec = runtime.inputs[index]
+    memory: Array = np.empty(spec.shape, dtype=spec.dtype)
+    if isinstance(frame, Window):
+        assert bundle.window is not None, "a source of windows has a model that takes them"
+        WindowFitter(spec, bundle.window).fit(frame, memory)
+    else:
+        Fitter(spec, bundle.picture).fit(frame.pixels, memory)
 
     def prepare() -> Callable[[], object]:
         # Each time: a runtime may compute in the memory of its input.

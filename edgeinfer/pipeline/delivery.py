@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from edgeinfer.clock import Clock
 from edgeinfer.errors import OutputError
-from edgeinfer.frame import Frame
+from edgeinfer.frame import Frame, Window
 from edgeinfer.metrics import Tally
 from edgeinfer.result import Result
 from edgeinfer.sinks import Sink
@@ -130,8 +130,8 @@ class Delivery:
     def start(self) -> None:
         self._thread.start()
 
-    def put(self, pending: Pending, frame: Frame) -> None:
-        """Hand over a result; may wait when lossless, but not once hurried."""
+    def put(self, pending: Pending, frame: Frame | Window) -> None:
+        """Hand over a result, and the picture where it is from one; may wait when lossless, but not once hurried."""
         with self._changed:
             if self._lossless:
                 self._changed.wait_for(
@@ -143,7 +143,8 @@ class Delivery:
             if self._is_finished or self._is_gone:
                 self._tally.add(f"dropped.sink.{self.sink.uri}")
                 return
-            self._waiting.append(_Waiting(pending, frame if self._wants_this() else None, frame.captured_ns))
+            picture = frame if isinstance(frame, Frame) and self._wants_this() else None
+            self._waiting.append(_Waiting(pending, picture, frame.captured_ns))
             if not self._is_napping or len(self._waiting) > self._size // 2:
                 self._changed.notify_all()
 

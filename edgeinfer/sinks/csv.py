@@ -8,7 +8,7 @@ from itertools import count
 
 from edgeinfer.errors import OutputError
 from edgeinfer.frame import Frame
-from edgeinfer.result import Classification, Detection, Keypoint, Result, Segment
+from edgeinfer.result import Anomaly, Classification, Detection, Keypoint, Result, Segment, Value
 from edgeinfer.sinks import SinkOptions
 from edgeinfer.sinks.textfile import LineFile
 
@@ -56,6 +56,9 @@ class CsvSink:
     def write(self, result: Result, frame: Frame | None) -> None:
         found = [*map(_of_detection, result.detections or ()), *map(_of_class, result.classes or ())]
         found += [*map(_of_segment, result.segments or ()), *map(_of_keypoint, count(), result.keypoints or ())]
+        found += [*map(_of_value, result.values or ())]
+        if result.anomaly is not None:
+            found.append(_of_anomaly(result.anomaly))
         if not found:
             return
         timing = result.timing_ms
@@ -107,6 +110,15 @@ def _of_segment(found: Segment) -> _Cells:
 def _of_keypoint(index: int, found: Keypoint) -> _Cells:
     x, y, score = found
     return ("keypoint", index, score), (x, y, x, y), ("", "")
+
+
+def _of_value(found: Value) -> _Cells:
+    """It stands in the place of a score, under its name."""
+    return (found.name, "", found.value), _NOWHERE, ("", "")
+
+
+def _of_anomaly(found: Anomaly) -> _Cells:
+    return ("anomaly" if found.is_anomaly else "usual", "", found.score), _NOWHERE, ("", "")
 
 
 def _rows(rows: list[tuple[object, ...]]) -> bytes:

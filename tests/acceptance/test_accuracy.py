@@ -32,11 +32,11 @@ def load(test_data):
             driver = "litert" if bundle.file.format == "tflite" else "onnx"
             runtime = RUNTIMES.get(driver)(bundle.file, "cpu", RuntimeOptions(threads=2))
             opened.callback(runtime.close)
-            fitter = Fitter(runtime.inputs[bundle.image.index], bundle.image)
+            fitter = Fitter(runtime.inputs[bundle.picture.index], bundle.picture)
             task = TASKS.get(bundle.task)(bundle, runtime.outputs)
 
             def infer(pixels):
-                where = fitter.fit(pixels, runtime.input(bundle.image.index))
+                where = fitter.fit(pixels, runtime.input(bundle.picture.index))
                 return task.decode(runtime.run(), where)
 
             return infer

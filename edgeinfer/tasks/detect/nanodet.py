@@ -31,7 +31,7 @@ class Nanodet:
     def __init__(self, bundle: Bundle, specs: tuple[TensorSpec, ...]) -> None:
         self._bundle = bundle
         classes = _class_count(specs)
-        self._levels = find_levels(specs, bundle.image, (classes, _DISTANCES), _FORM)
+        self._levels = find_levels(specs, bundle.picture, (classes, _DISTANCES), _FORM)
         check_label_count(bundle, classes)
         self._least = [stored_threshold(bundle.decode.score_min, level.heads[0].spec) for level in self._levels]
 
@@ -44,7 +44,7 @@ class Nanodet:
         scores = np.concatenate([part[1] for part in parts]) if parts else np.zeros(0, np.float32)
         if not scores.size:
             return NOTHING
-        image, decode = self._bundle.image, self._bundle.decode
+        image, decode = self._bundle.picture, self._bundle.decode
         size = np.array([image.width, image.height] * 2, dtype=np.float32)[:, None]
         boxes_xyxy = (np.concatenate([part[0] for part in parts], axis=1) / size).astype(np.float32)
         class_ids = np.concatenate([part[2] for part in parts])

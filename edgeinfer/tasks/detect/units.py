@@ -22,8 +22,8 @@ class UnitsWatch:
         self._bundle = bundle
         self._has_warned = False
         in_pixels = bundle.decode.box_units == "pixels"
-        self.width = float(bundle.image.width) if in_pixels else 1.0
-        self.height = float(bundle.image.height) if in_pixels else 1.0
+        self.width = float(bundle.picture.width) if in_pixels else 1.0
+        self.height = float(bundle.picture.height) if in_pixels else 1.0
 
     def look_at(self, boxes_xyxy: npt.NDArray[np.float32]) -> None:
         """boxes_xyxy: (4, n), the best first."""

@@ -42,7 +42,7 @@ class Yolov5:
 def object_head(bundle: Bundle, specs: tuple[TensorSpec, ...], form: str) -> Head:
     """The one output with a box, an object and classes in each cell. Raises ModelError where it is not that."""
     features = _CLASSES + len(bundle.labels) if bundle.labels else None
-    head = find_head(0, only_output(specs, form), bundle.image, features=features, least=_CLASSES + 1, form=form)
+    head = find_head(0, only_output(specs, form), bundle.picture, features=features, least=_CLASSES + 1, form=form)
     check_label_count(bundle, head.features - _CLASSES)
     return head
 

@@ -58,15 +58,15 @@ def _heads(bundle: Bundle, specs: tuple[TensorSpec, ...]) -> tuple[Head, Head]:
     classes = len(bundle.labels) or None
     if len(specs) == 1:
         features = None if classes is None else _BOX + classes
-        head = find_head(0, specs[0], bundle.image, features=features, least=_BOX + 1, form=_FORM)
+        head = find_head(0, specs[0], bundle.picture, features=features, least=_BOX + 1, form=_FORM)
         return head, head
     if len(specs) != 2:
         found = ", ".join(spec.describe() for spec in specs)
         raise ModelError(f"{len(specs)} outputs ({found}), expected {_FORM}")
     boxes_index = _boxes_index(specs)
-    boxes = find_head(boxes_index, specs[boxes_index], bundle.image, features=_BOX, least=_BOX, form=_FORM)
+    boxes = find_head(boxes_index, specs[boxes_index], bundle.picture, features=_BOX, least=_BOX, form=_FORM)
     scores_index = 1 - boxes_index
-    scores = find_head(scores_index, specs[scores_index], bundle.image, features=classes, least=1, form=_FORM)
+    scores = find_head(scores_index, specs[scores_index], bundle.picture, features=classes, least=1, form=_FORM)
     if boxes.features != _BOX or boxes.cells != scores.cells:
         raise ModelError(f"outputs {specs[0].describe()} and {specs[1].describe()}, expected {_FORM}")
     return boxes, scores

@@ -36,7 +36,7 @@ class Yolox:
         # An overflow is no box, and goes as one that is not finite.
         with np.errstate(over="ignore", invalid="ignore"):
             xywh = np.concatenate(((picked[:2] + self._grid_xy[:, cells]) * strides, np.exp(picked[2:4]) * strides))
-        image = self._bundle.image
+        image = self._bundle.picture
         found = Found(corners(xywh, image.width, image.height), scores, class_ids)
         decode = self._bundle.decode
         return to_outcome(without_doubles(found, decode.iou_max), decode, where, self._bundle.label)
@@ -44,7 +44,7 @@ class Yolox:
 
 def _grid(bundle: Bundle, cells: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """(2, cells) x and y of each cell in its grid, (cells,) its stride: finest grid first, row by row."""
-    width, height = bundle.image.width, bundle.image.height
+    width, height = bundle.picture.width, bundle.picture.height
     fits = [strides for strides in STRIDES if cells_of(width, height, strides) == cells]
     if not fits:
         raise ModelError(

@@ -40,7 +40,7 @@ class Yunet:
 
     def __init__(self, bundle: Bundle, specs: tuple[TensorSpec, ...]) -> None:
         self._bundle = bundle
-        self._levels = find_levels(specs, bundle.image, (1, 1, 4, 2 * _LANDMARKS), _FORM)
+        self._levels = find_levels(specs, bundle.picture, (1, 1, 4, 2 * _LANDMARKS), _FORM)
         check_label_count(bundle, 1)
         # Neither factor is more than 1, so that each has to reach the square at least.
         square = bundle.decode.score_min**2
@@ -57,7 +57,7 @@ class Yunet:
         scores = np.concatenate([part.scores for part in parts])
         if not scores.size:
             return NOTHING
-        width, height = self._bundle.image.width, self._bundle.image.height
+        width, height = self._bundle.picture.width, self._bundle.picture.height
         points = np.empty((scores.size, _LANDMARKS, 3), dtype=np.float32)
         landmarks = np.concatenate([part.landmarks for part in parts], axis=2)
         points[:, :, 0] = landmarks[:, 0].T / width

@@ -37,7 +37,7 @@ class Yolov8Pose:
         tail = self._count * self._numbers
         features = _BOX + len(bundle.labels) + tail if bundle.labels else None
         spec = only_output(specs, _FORM)
-        self._head = find_head(0, spec, bundle.image, features=features, least=_BOX + 1 + tail, form=_FORM)
+        self._head = find_head(0, spec, bundle.picture, features=features, least=_BOX + 1 + tail, form=_FORM)
         self._classes = self._head.features - _BOX - tail
         check_label_count(bundle, self._classes)
         self._least = stored_threshold(bundle.decode.score_min, self._head.spec)

@@ -125,7 +125,7 @@ def _outputs(bundle: Bundle, specs: tuple[TensorSpec, ...]) -> tuple[Head, Tenso
         raise ModelError(f"{len(specs)} outputs ({found}), expected {_FORM}")
     features = _BOX + len(bundle.labels) + MASK_COEFFICIENTS if bundle.labels else None
     least = _BOX + 1 + MASK_COEFFICIENTS
-    head = find_head(heads[0], specs[heads[0]], bundle.image, features=features, least=least, form=_FORM)
+    head = find_head(heads[0], specs[heads[0]], bundle.picture, features=features, least=least, form=_FORM)
     return head, specs[1 - heads[0]]
 
 

@@ -5,12 +5,13 @@ import threading
 from contextlib import closing, suppress
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
 from edgeinfer.draw import annotate
 from edgeinfer.errors import OutputError
-from edgeinfer.result import Detection, RunLengths, Segment
+from edgeinfer.result import Anomaly, Detection, RunLengths, Segment, Value
 from edgeinfer.sinks import SinkOptions, open_sink, sink_name
 from edgeinfer.sinks.memory import MemorySink
 
@@ -106,6 +107,19 @@ def test_csv_has_the_landmarks_of_a_face_the_area_of_a_segment_and_a_row_per_key
         ("keypoint", "0", "0.3", "0.1", "0.2", "", ""),
         ("keypoint", "1", "0.6", "0.4", "0.5", "", ""),
     ]
+
+
+def test_csv_has_a_row_for_an_anomaly_and_for_each_value(tmp_path, make_result):
+    path = tmp_path / "out.csv"
+    result = make_result(classes=())
+    anomaly = msgspec.structs.replace(result, anomaly=Anomaly(12.5, 10.0, True), classes=None)
+    values = msgspec.structs.replace(result, values=(Value("load", 65.0, "%"), Value("wear", 2.0)), classes=None)
+    sink = open_sink(str(path), OPTIONS)
+    for each in (anomaly, values):
+        sink.write(each, None)
+    sink.close()
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert [(row["label"], float(row["score"])) for row in rows] == [("anomaly", 12.5), ("load", 65.0), ("wear", 2.0)]
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.mp4"])
