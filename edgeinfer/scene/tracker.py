@@ -19,6 +19,9 @@ LOST_NS = 1_000_000_000
 # The least overlap of where a track should be with what is seen: of what scores high, of what scores low, and of what
 # was seen once only.
 _IOU_HIGH, _IOU_LOW, _IOU_NEW = 0.2, 0.5, 0.3
+# Of a box that no track wants: how much of it may lie within that of an object already seen, or hold that, before it
+# is another view of the same.
+_WITHIN_MAX = 0.6
 # A picture without a time of its own after the one before, as of a clock that stood still.
 _LEAST_S = 1e-3
 _Index = npt.NDArray[np.int64]
@@ -96,7 +99,9 @@ class Tracker:
         gone = {*new_left.tolist()}
         gone |= {index for index, track in enumerate(self._tracks) if now_ns - track.seen_ns > LOST_NS}
         self._keep([index for index in range(len(self._tracks)) if index not in gone])
-        self._begin(high_left, boxes_xyxy, detections, now_ns)
+        taken = np.array([detection for _, detection in pairs], dtype=np.int64)
+        others = [index for index in high_left if not _is_another_view(index, taken, boxes_xyxy, class_ids)]
+        self._begin(np.array(others, dtype=np.int64), boxes_xyxy, detections, now_ns)
         return ids
 
     def _pass_time(self, now_ns: int) -> None:
@@ -179,6 +184,16 @@ def _matched(
         tracks_left[row] = detections_left[column] = False
     named = [(int(tracks[row]), int(picked[column])) for row, column in pairs]
     return named, picked[detections_left], tracks[tracks_left]
+
+
+def _is_another_view(index: int, taken: _Index, boxes_xyxy: Numbers, class_ids: _Index) -> bool:
+    """Whether that box lies within one of those that a track took, or the other way round."""
+    taken = taken[class_ids[taken] == class_ids[index]]
+    box, others = boxes_xyxy[index], boxes_xyxy[taken]
+    inner = np.minimum(others[:, 2:], box[2:]) - np.maximum(others[:, :2], box[:2])
+    shared = np.maximum(inner, 0).prod(axis=1)
+    smaller = np.minimum((others[:, 2:] - others[:, :2]).prod(axis=1), (box[2:] - box[:2]).prod())
+    return bool((shared > _WITHIN_MAX * smaller).any())
 
 
 def _places(boxes_xyxy: Numbers) -> Numbers:
