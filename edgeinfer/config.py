@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from edgeinfer.errors import ConfigError
+from edgeinfer.geometry import wrong_polygon
 from edgeinfer.tomlfile import Mean, Share, Std, one_or_three, read_toml
 
 Name = Annotated[
@@ -27,6 +28,73 @@ Word = Annotated[str, Meta(pattern=r"^[^\x00]+\Z", max_length=4096, description=
 _BROKER = ("mqtt://", "mqtts://")
 
 
+Point = tuple[Share, Share]
+
+_IN_ZONES = ("enter", "leave", "dwell", "occupancy")
+_OF_TRACKS = ("enter", "leave", "dwell", "occupancy", "cross")
+_OF_RULE = {
+    "zone": _IN_ZONES,
+    "line": ("cross",),
+    "direction": ("cross",),
+    "classes": (*_OF_TRACKS, "label"),
+    "score_min": (*_OF_TRACKS, "label"),
+    "anchor": _OF_TRACKS,
+    "for_s": ("dwell", "occupancy", "label", "anomaly", "value"),
+    "at_least": ("occupancy",),
+    "value": ("value",),
+    "above": ("anomaly", "value"),
+    "below": ("value",),
+    "clear": ("label", "anomaly", "value"),
+}
+
+
+class RuleConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """What is to be told of a scene; see docs/events.md.
+
+    zone, line: points x, y in 0..1 of the picture; without a zone the whole picture is one. classes: all where none is
+    named. score_min: what an object must have reached once, or a class must reach. anchor: which point of a box is
+    where the object is. for_s: so long it must be so, to begin and to end. at_least: so many objects. value: the name
+    of a number in the result. above, below: from where on it counts; clear: where that is over, the same where not
+    said. cooldown_s: after an event, so long nothing new is told by this rule.
+    """
+
+    name: Name
+    kind: Literal["enter", "leave", "cross", "dwell", "occupancy", "label", "anomaly", "value"]
+    zone: Annotated[tuple[Point, ...], Meta(min_length=3, max_length=100)] | None = None
+    line: Annotated[tuple[Point, ...], Meta(min_length=2, max_length=100)] | None = None
+    direction: Literal["both", "left-to-right", "right-to-left"] | None = None
+    classes: Annotated[tuple[Word, ...], Meta(max_length=1000)] | None = None
+    score_min: Share | None = None
+    anchor: Literal["foot", "centre"] | None = None
+    for_s: Annotated[float, Meta(ge=0, le=86_400)] | None = None
+    at_least: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    value: Word | None = None
+    above: Annotated[float, Meta(ge=-1e30, le=1e30)] | None = None
+    below: Annotated[float, Meta(ge=-1e30, le=1e30)] | None = None
+    clear: Annotated[float, Meta(ge=-1e30, le=1e30)] | None = None
+    cooldown_s: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
+
+    @property
+    def needs_tracks(self) -> bool:
+        return self.kind in _OF_TRACKS
+
+    def __post_init__(self) -> None:
+        for key, kinds in _OF_RULE.items():
+            if getattr(self, key) is not None and self.kind not in kinds:
+                raise ValueError(f"rule {self.name!r}: {key} is not for a rule of kind {self.kind!r}")
+        if self.kind == "cross" and self.line is None:
+            raise ValueError(f"rule {self.name!r}: line is missing")
+        if self.kind in ("dwell", "label") and (self.for_s is None or (self.kind == "label" and not self.classes)):
+            raise ValueError(f"rule {self.name!r}: {'for_s' if self.for_s is None else 'classes'} is missing")
+        if self.kind == "value" and (self.value is None or (self.above is None) == (self.below is None)):
+            raise ValueError(f"rule {self.name!r}: give value, and one of above and below")
+        wrong = None if self.zone is None else wrong_polygon(self.zone)
+        if wrong is None and self.line is not None and any(map(tuple.__eq__, self.line, self.line[1:])):
+            wrong = "two points after each other are the same"
+        if wrong is not None:
+            raise ValueError(f"rule {self.name!r}: {'line' if self.zone is None else 'zone'}: {wrong}")
+
+
 class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """One pipeline; every name is the flag of `edgeinfer run` with - written as _.
 
@@ -35,7 +103,8 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     after which it runs anyway. profile: measure each stage. mean, std: real = (pixel - mean) / std. isolate: run a CPU,
     too, in a process that can be replaced. send: which results go to the broker of `[uplink]`; send_rate: so many a
     second at most; snapshot: seconds between two pictures to it, none where not said. lighter: models that stand in,
-    one after the other, where a slower rate alone does not spare the board; see `[governor]`.
+    one after the other, where a slower rate alone does not spare the board; see `[governor]`. track: give each object
+    an id that it keeps; a rule that needs it turns it on. rule: what is to be told of the scene.
     """
 
     model: Word
@@ -59,6 +128,8 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     send: Literal["all", "changes", "events", "none"] = "all"
     send_rate: Annotated[float, Meta(ge=0.001, le=1000)] | None = None
     snapshot: Annotated[float, Meta(ge=0.1, le=86_400)] | None = None
+    track: bool = False
+    rule: Annotated[tuple[RuleConfig, ...], Meta(max_length=100)] = ()
     task: Word | None = None
     decoder: Word | None = None
     colour: Literal["rgb", "bgr", "gray"] | None = None
@@ -77,6 +148,10 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
 
     def __post_init__(self) -> None:
         one_or_three(self, "mean", "std")
+        names = [rule.name for rule in self.rule]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two rules are named {name!r}")
 
 
 class UplinkConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

@@ -12,8 +12,9 @@ import msgspec
 from edgeinfer.cli.arguments import add_mqtt_arguments, stated_mqtt_flags, whole
 from edgeinfer.cli.terminal import configure_logging, plain, show, summary
 from edgeinfer.errors import OutputError, UsageError
+from edgeinfer.event import Happening
 from edgeinfer.result import Result
-from edgeinfer.uplink.bodies import Happening, Status
+from edgeinfer.uplink.bodies import Status
 from edgeinfer.uplink.messages import BadMessage, Numbered, read_envelope, read_meta, read_metrics, read_status
 from edgeinfer.uplink.publication import Connected, Link, Lost, Received, Unheard
 from edgeinfer.uplink.reception import Reception
@@ -163,6 +164,10 @@ def _words(numbered: Numbered) -> str:
 
 
 def _event_words(event: Happening) -> str:
+    if event.rule is not None:
+        who = event.label if event.track is None else f"{event.label} #{event.track}"
+        over = " over" if event.end is not None and event.end != event.start else ""
+        return f"{event.rule}: {event.kind} {who}".rstrip() + over
     if event.kind == "class":
         return f"{event.label or 'nothing'}, was {event.previous or 'nothing'}"
     if event.kind == "count":

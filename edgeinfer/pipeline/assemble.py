@@ -11,14 +11,18 @@ from edgeinfer.bundle import Bundle, Overrides, load_bundle
 from edgeinfer.clock import Clock
 from edgeinfer.config import PipelineConfig, clash_of_outputs
 from edgeinfer.delegates import Devices
-from edgeinfer.errors import ModelError, OutputError, SourceError, UsageError
+from edgeinfer.errors import ConfigError, ModelError, OutputError, SourceError, UsageError
 from edgeinfer.model import Identity, Model, format_for, open_model
 from edgeinfer.pipeline import Limits, Pipeline
 from edgeinfer.pipeline.gate import GATES, KEYFRAME_S, Gate
 from edgeinfer.pipeline.profile import Profile
+from edgeinfer.result import IdMaker
+from edgeinfer.scene.scene import Scene
+from edgeinfer.scene.tracker import SCORE_FLOOR
 from edgeinfer.sinks import Sink, SinkOptions, open_sink, sink_name
 from edgeinfer.sources import Source, SourceOptions, open_source
 from edgeinfer.sources.absent import absent_source
+from edgeinfer.words import unknown
 
 
 def open_pipeline(
@@ -59,6 +63,7 @@ def open_pipeline(
         model = open_model_of(config, config.model, live=source.live, node=node, clock=clock, devices=devices)
         opened.callback(model.close)
         _check_lighter(config, model.bundle)
+        scene = _scene(config, model.bundle, clock)
         sink_options = SinkOptions(fps=source.fps, live=source.live, append=patient)
         outputs = list(sinks)
         for word in config.output:
@@ -79,6 +84,7 @@ def open_pipeline(
                 patient=patient,
             ),
             gate=gate,
+            scene=scene,
             profile=Profile(clock) if config.profile else None,
             on_done=on_done,
             clock=clock,
@@ -105,6 +111,7 @@ def open_model_of(
         isolate=config.isolate,
         overrides=overrides_of(config),
         identity=Identity(node or socket.gethostname(), config.name),
+        score_floor=SCORE_FLOOR if _follows(config) else None,
         clock=clock,
         devices=devices,
     )
@@ -117,6 +124,27 @@ def _check_lighter(config: PipelineConfig, usual: Bundle) -> None:
         if (bundle.task, bundle.labels) != (usual.task, usual.labels):
             differs = "labels are not the same" if bundle.task == usual.task else f"task is {bundle.task}"
             raise ModelError(f"lighter: {word} cannot stand in for {config.model}: its {differs}")
+
+
+def _follows(config: PipelineConfig) -> bool:
+    return config.track or any(rule.needs_tracks for rule in config.rule)
+
+
+def _scene(config: PipelineConfig, bundle: Bundle, clock: Clock) -> Scene | None:
+    """What follows objects and applies rules, where that is asked for. Raises ConfigError, UsageError."""
+    if _follows(config) and bundle.task != "detect":
+        raise UsageError(
+            f"objects are followed where a model detects them, and {config.model} is of task {bundle.task}"
+        )
+    for index, rule in enumerate(config.rule):
+        for word in rule.classes or ():
+            if bundle.labels and word not in bundle.labels:
+                raise ConfigError(
+                    f"pipeline {config.name}: rule[{index}].classes: {unknown('class', word, bundle.labels)}"
+                )
+    if not (config.track or config.rule):
+        return None
+    return Scene(config.rule, track=_follows(config), new_id=IdMaker(clock.unix_ns))
 
 
 def _patiently(open_: Callable[[], Source], word: str) -> Source:

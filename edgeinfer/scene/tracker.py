@@ -19,6 +19,8 @@ LOST_NS = 1_000_000_000
 # The least overlap of where a track should be with what is seen: of what scores high, of what scores low, and of what
 # was seen once only.
 _IOU_HIGH, _IOU_LOW, _IOU_NEW = 0.2, 0.5, 0.3
+# A track begins with what scores so much more than is needed to go on with it; what scores that high always does.
+_MORE_TO_BEGIN, _CERTAIN = 0.1, 0.8
 # Of a box that no track wants: how much of it may lie within that of an object already seen, or hold that, before it
 # is another view of the same.
 _WITHIN_MAX = 0.6
@@ -99,9 +101,14 @@ class Tracker:
         gone = {*new_left.tolist()}
         gone |= {index for index, track in enumerate(self._tracks) if now_ns - track.seen_ns > LOST_NS}
         self._keep([index for index in range(len(self._tracks)) if index not in gone])
-        taken = np.array([detection for _, detection in pairs], dtype=np.int64)
-        others = [index for index in high_left if not _is_another_view(index, taken, boxes_xyxy, class_ids)]
-        self._begin(np.array(others, dtype=np.int64), boxes_xyxy, detections, now_ns)
+        certain = high_left[scores[high_left] >= min(score_min + _MORE_TO_BEGIN, _CERTAIN)]
+        taken = [detection for _, detection in pairs]
+        begun = []
+        for index in certain.tolist():
+            if not _is_another_view(index, np.array(taken, dtype=np.int64), boxes_xyxy, class_ids):
+                begun.append(index)
+                taken.append(index)
+        self._begin(np.array(begun, dtype=np.int64), boxes_xyxy, detections, now_ns)
         return ids
 
     def _pass_time(self, now_ns: int) -> None:
@@ -198,6 +205,4 @@ def _is_another_view(index: int, taken: _Index, boxes_xyxy: Numbers, class_ids: 
 
 def _places(boxes_xyxy: Numbers) -> Numbers:
     """Corners -> centre and size."""
-    return np.concatenate(
-        ((boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2, boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]), axis=1
-    )
+    return np.concatenate(((boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2, boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]), axis=1)

@@ -14,7 +14,6 @@ from msgspec import Meta as Rule
 from edgeinfer.result import ModelInfo
 
 State = Literal["online", "degraded", "stopped", "offline"]
-EventKind = Literal["appeared", "gone", "count", "class"]
 CommandName = Literal["pause", "resume", "snapshot", "threshold", "reload"]
 
 Epoch = Annotated[str, Rule(pattern=r"^([0-9a-f]{16})?\Z")]
@@ -101,26 +100,6 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     pipelines: Mapping[str, PipelineMetrics]
     uplink: UplinkMetrics
     temperatures_c: Mapping[str, float]
-
-
-class Happening(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """An event: what a pipeline sees now and did not before.
-
-    kind: `appeared` (count was 0), `gone` (count is 0), `count` (more or fewer), `class` (another class is the best).
-    label: of the objects, or the class, "" for none; before: the count, previous: the class until then.
-    result: id of the result in which it was seen first; seq: its frame.
-    """
-
-    node: str
-    pipeline: str
-    occurred_at: str
-    kind: EventKind
-    label: str
-    count: int | None = None
-    before: int | None = None
-    previous: str | None = None
-    result: str
-    seq: int
 
 
 class Ack(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
