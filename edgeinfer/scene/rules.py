@@ -20,11 +20,19 @@ _WHOLE: tuple[Point, ...] = ((-1.0, -1.0), (2.0, -1.0), (2.0, 2.0), (-1.0, 2.0))
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One picture as the rules see it. tracks: those seen at least twice. now_ns: the time of the scene."""
+    """One picture as the rules see it. tracks: those seen at least twice. now_ns: the time of the scene.
+
+    score_min: from there on a box says where its object is; what scores less only says that it is still there.
+    """
 
     result: Result
     tracks: Sequence[Track]
     now_ns: int
+    score_min: float
+
+    def places(self, track: Track) -> bool:
+        """Whether it is known where that object is now."""
+        return track.seen_ns == self.now_ns and track.score >= self.score_min
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +99,7 @@ class _InZone:
             state = self._known[track.id][0] if track.id in self._known else self._new()
             self._known[track.id] = state, track
             # While it is not seen nothing is known of where it is.
-            if track.seen_ns == view.now_ns and state.changes(
-                is_inside(_anchor(self._config, track), self._zone), view.now_ns
-            ):
+            if view.places(track) and state.changes(is_inside(_anchor(self._config, track), self._zone), view.now_ns):
                 yield from self._told(track, entered=state.value)
         for gone in [each for each in self._known if each not in present]:
             state, track = self._known.pop(gone)
@@ -142,7 +148,7 @@ class _Cross:
             assert track.id is not None
             point, before = _anchor(self._config, track), self._from.get(track.id)
             is_clear = min(distance(point, a, b) for a, b in self._pieces) >= _OFF_LINE
-            if track.seen_ns != view.now_ns or not is_clear:
+            if not (is_clear and view.places(track)):
                 if before is not None:
                     present[track.id] = before
                 continue

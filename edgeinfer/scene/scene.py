@@ -99,7 +99,7 @@ class Scene:
         if not self._rules:
             return Seen(result)
         tracks = () if self._tracker is None else self._tracker.tracks
-        view = View(result, [track for track in tracks if track.id is not None], now_ns)
+        view = View(result, [track for track in tracks if track.id is not None], now_ns, score_min)
         return Seen(result, tuple(event for rule in self._rules for event in rule.look(view)))
 
     def _followed(self, tracker: Tracker, result: Result, frame: Frame, now_ns: int, score_min: float) -> Result:
