@@ -133,7 +133,7 @@ class _Occupancy:
 
 
 class _Cross:
-    """Objects that go over a line, and which way."""
+    """Objects that go over a line, and which way. Seen across it once they may be misjudged; twice they are across."""
 
     def __init__(self, config: RuleConfig) -> None:
         assert config.line is not None
@@ -141,28 +141,28 @@ class _Cross:
         self._pieces = list(zip(config.line, config.line[1:], strict=False))
         self._direction = config.direction or "both"
         self._from: dict[int, Point] = {}
+        self._seen_across: set[int] = set()
 
     def look(self, view: View) -> Iterator[Finding]:
-        present: dict[int, Point] = {}
-        for track in _wanted(self._config, view.tracks):
-            assert track.id is not None
-            point, before = _anchor(self._config, track), self._from.get(track.id)
-            is_clear = min(distance(point, a, b) for a, b in self._pieces) >= _OFF_LINE
-            if not (is_clear and view.places(track)):
-                if before is not None:
-                    present[track.id] = before
+        present = {track.id: track for track in _wanted(self._config, view.tracks) if track.id is not None}
+        self._from = {each: point for each, point in self._from.items() if each in present}
+        self._seen_across &= self._from.keys()
+        for number, track in present.items():
+            point = _anchor(self._config, track)
+            if not view.places(track) or min(distance(point, a, b) for a, b in self._pieces) < _OFF_LINE:
                 continue
-            present[track.id] = point
-            if before is not None:
-                yield from self._crossing(track, before, point)
-        self._from = present
+            before = self._from.setdefault(number, point)
+            crossed = [(a, b) for a, b in self._pieces if cross_each_other(a, b, before, point)]
+            # Over a bend of it and back again is no crossing.
+            if len(crossed) % 2 and number not in self._seen_across:
+                self._seen_across.add(number)
+                continue
+            self._seen_across.discard(number)
+            self._from[number] = point
+            if len(crossed) % 2:
+                yield from self._crossing(track, before, point, *crossed[-1])
 
-    def _crossing(self, track: Track, before: Point, point: Point) -> Iterator[Finding]:
-        crossed = [(a, b) for a, b in self._pieces if cross_each_other(a, b, before, point)]
-        # Over it and back again is no crossing.
-        if len(crossed) % 2 == 0:
-            return
-        a, b = crossed[-1]
+    def _crossing(self, track: Track, before: Point, point: Point, a: Point, b: Point) -> Iterator[Finding]:
         direction: Literal["left-to-right", "right-to-left"] = (
             "left-to-right" if side(a, b, point) > side(a, b, before) else "right-to-left"
         )

@@ -88,11 +88,11 @@ class Tracker:
         new = np.array([index for index, track in enumerate(self._tracks) if track.id is None], dtype=np.int64)
         overlap = self._overlaps(boxes_xyxy, class_ids)
 
-        seen, high_left, known_left = _matched(overlap, known, high, _IOU_HIGH)
+        seen, high_left, known_left = _matched(overlap, scores, known, high, _IOU_HIGH)
         # Who was lost before is not found again by what may be nothing.
         known_left = known_left[[self._tracks[index].seen_ns == self._before_ns for index in known_left]]
-        seen_low, _, _ = _matched(overlap, known_left, low, _IOU_LOW)
-        seen_new, high_left, new_left = _matched(overlap, new, high_left, _IOU_NEW)
+        seen_low, _, _ = _matched(overlap, scores, known_left, low, _IOU_LOW)
+        seen_new, high_left, new_left = _matched(overlap, scores, new, high_left, _IOU_NEW)
         pairs = seen + seen_low + seen_new
         self._correct(pairs, boxes_xyxy, detections, now_ns, aspect)
         ids: list[int | None] = [None] * len(detections)
@@ -180,12 +180,15 @@ class Tracker:
 
 
 def _matched(
-    overlap: Numbers, tracks: _Index, picked: _Index, iou_min: float
+    overlap: Numbers, scores: Numbers, tracks: _Index, picked: _Index, iou_min: float
 ) -> tuple[list[tuple[int, int]], _Index, _Index]:
-    """(track, detection) pairs that overlap by that much; the detections and the tracks that are left."""
+    """(track, detection) pairs that overlap by that much; the detections and the tracks that are left.
+
+    Of several boxes on an object that which scores best counts most, and not a stray one that lies a little nearer.
+    """
     if not (tracks.size and picked.size):
         return [], picked, tracks
-    pairs = best_pairs(np.maximum(overlap[np.ix_(tracks, picked)] - iou_min, 0))
+    pairs = best_pairs(np.maximum(overlap[np.ix_(tracks, picked)] - iou_min, 0) * scores[picked])
     detections_left, tracks_left = np.ones(picked.size, dtype=bool), np.ones(tracks.size, dtype=bool)
     for row, column in pairs:
         tracks_left[row] = detections_left[column] = False
