@@ -105,6 +105,7 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     second at most; snapshot: seconds between two pictures to it, none where not said. lighter: models that stand in,
     one after the other, where a slower rate alone does not spare the board; see `[governor]`. track: give each object
     an id that it keeps; a rule that needs it turns it on. rule: what is to be told of the scene.
+    blur: classes that no output may see.
     """
 
     model: Word
@@ -129,6 +130,7 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     send_rate: Annotated[float, Meta(ge=0.001, le=1000)] | None = None
     snapshot: Annotated[float, Meta(ge=0.1, le=86_400)] | None = None
     track: bool = False
+    blur: Annotated[tuple[Word, ...], Meta(max_length=1000)] = ()
     rule: Annotated[tuple[RuleConfig, ...], Meta(max_length=100)] = ()
     task: Word | None = None
     decoder: Word | None = None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import cv2
+from collections.abc import Sequence
 
-from edgeinfer.frame import Pixels
+import cv2
+import numpy as np
+
+from edgeinfer.frame import Outline, Pixels
 from edgeinfer.result import Classification, Detection, Result
 
 # Okabe and Ito's palette, told apart by colour-blind eyes (https://jfly.uni-koeln.de/color/), as blue-green-red.
@@ -23,8 +26,10 @@ _DARK = (24, 24, 24)
 _LIGHT = (255, 255, 255)
 
 
-def annotate(pixels: Pixels, result: Result) -> None:
+def annotate(pixels: Pixels, result: Result, outlines: Sequence[Outline] = ()) -> None:
     """Draw boxes with labels and scores, or the best classes, into `pixels` (height, width, 3) uint8 BGR."""
+    for outline in outlines:
+        _draw_outline(pixels, outline)
     for detection in result.detections or ():
         _draw_detection(pixels, detection)
     for line, found in enumerate(result.classes or ()):
@@ -43,6 +48,16 @@ def _draw_detection(pixels: Pixels, detection: Detection) -> None:
     _draw_text(pixels, _caption(detection), (left, top), colour)
 
 
+def _draw_outline(pixels: Pixels, outline: Outline) -> None:
+    height, width = pixels.shape[:2]
+    points = np.array([(round(x * (width - 1)), round(y * (height - 1))) for x, y in outline.points], dtype=np.int32)
+    thickness = max(1, round(height / 240))
+    cv2.polylines(pixels, [points], outline.closed, _LIGHT, thickness + 2, cv2.LINE_AA)
+    cv2.polylines(pixels, [points], outline.closed, _DARK, thickness, cv2.LINE_AA)
+    x, y = points[points[:, 1].argmin()].tolist()
+    _draw_text(pixels, outline.name, (x, y), _DARK)
+
+
 def _draw_class(pixels: Pixels, found: Classification, line: int) -> None:
     text_height = _text_height(pixels)
     place = (0, (line + 1) * (text_height + 6))
@@ -51,7 +66,8 @@ def _draw_class(pixels: Pixels, found: Classification, line: int) -> None:
 
 def _caption(found: Detection | Classification) -> str:
     label = found.label if len(found.label) <= _LABEL_MAX else found.label[: _LABEL_MAX - 3] + "..."
-    return f"{label} {found.score:.2f}"
+    track = "" if isinstance(found, Classification) or found.track_id is None else f" #{found.track_id}"
+    return f"{label}{track} {found.score:.2f}"
 
 
 def _text_height(pixels: Pixels) -> int:

@@ -127,7 +127,7 @@ def _check_lighter(config: PipelineConfig, usual: Bundle) -> None:
 
 
 def _follows(config: PipelineConfig) -> bool:
-    return config.track or any(rule.needs_tracks for rule in config.rule)
+    return config.track or bool(config.blur) or any(rule.needs_tracks for rule in config.rule)
 
 
 def _scene(config: PipelineConfig, bundle: Bundle, clock: Clock) -> Scene | None:
@@ -136,15 +136,14 @@ def _scene(config: PipelineConfig, bundle: Bundle, clock: Clock) -> Scene | None
         raise UsageError(
             f"objects are followed where a model detects them, and {config.model} is of task {bundle.task}"
         )
-    for index, rule in enumerate(config.rule):
-        for word in rule.classes or ():
+    named = [(f"rule[{index}].classes", rule.classes or ()) for index, rule in enumerate(config.rule)]
+    for key, words in [*named, ("blur", config.blur)]:
+        for word in words:
             if bundle.labels and word not in bundle.labels:
-                raise ConfigError(
-                    f"pipeline {config.name}: rule[{index}].classes: {unknown('class', word, bundle.labels)}"
-                )
-    if not (config.track or config.rule):
+                raise ConfigError(f"pipeline {config.name}: {key}: {unknown('class', word, bundle.labels)}")
+    if not (_follows(config) or config.rule):
         return None
-    return Scene(config.rule, track=_follows(config), new_id=IdMaker(clock.unix_ns))
+    return Scene(config.rule, track=_follows(config), new_id=IdMaker(clock.unix_ns), blur=config.blur)
 
 
 def _patiently(open_: Callable[[], Source], word: str) -> Source:

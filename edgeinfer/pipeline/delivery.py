@@ -156,6 +156,8 @@ class Delivery:
             wants_frame, events = self._wants_this(), self._events_with(pending)
             if events and self._wants_event_frames:
                 wants_frame = True
+            if wants_frame and isinstance(pending, Seen):
+                frame = pending.shown(frame)
             self._waiting.append(_Waiting(pending, frame if wants_frame else None, frame.captured_ns, events))
             if not self._is_napping or len(self._waiting) > self._size // 2:
                 self._changed.notify_all()

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from edgeinfer.config import RuleConfig
 from edgeinfer.event import SCHEMA, Happening
-from edgeinfer.frame import Frame
-from edgeinfer.result import Result
+from edgeinfer.frame import Frame, Outline
+from edgeinfer.result import Detection, Result
+from edgeinfer.scene.blur import blurred
 from edgeinfer.scene.rules import Finding, View, make_rule
-from edgeinfer.scene.tracker import Tracker
+from edgeinfer.scene.tracker import Track, Tracker
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A result with its tracks, and what happened in it."""
+    """A result with its tracks, and what happened in it. hidden_xyxy: what no output may see."""
 
     value: Result
     events: tuple[Happening, ...] = ()
+    outlines: tuple[Outline, ...] = ()
+    hidden_xyxy: tuple[tuple[float, float, float, float], ...] = ()
 
     def result(self) -> Result:
         return self.value
+
+    def shown(self, frame: Frame) -> Frame:
+        """The frame as outputs may have it: what is to be hidden is blurred, and it knows what to draw."""
+        if not (self.outlines or self.hidden_xyxy):
+            return frame
+        return replace(frame, pixels=blurred(frame.pixels, self.hidden_xyxy), outlines=self.outlines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +93,44 @@ class _Watched:
 class Scene:
     """Follows what a pipeline finds; called by its thread, with its results in their order.
 
-    new_id: gives ids of events, such as IdMaker does.
+    new_id: gives ids of events, such as IdMaker does. blur: labels of what no output may see; even where it scores too
+    low to be told of, and for a second where it is thought to be.
     """
 
-    def __init__(self, rules: Sequence[RuleConfig], *, track: bool, new_id: Callable[[], str]) -> None:
-        self._tracker = Tracker() if track or any(rule.needs_tracks for rule in rules) else None
+    def __init__(
+        self,
+        rules: Sequence[RuleConfig],
+        *,
+        track: bool,
+        new_id: Callable[[], str],
+        blur: Sequence[str] = (),
+    ) -> None:
+        self._blur = frozenset(blur)
+        self._outlines = tuple(
+            Outline(rule.name, points, rule.zone is not None)
+            for rule in rules
+            if (points := rule.zone or rule.line) is not None
+        )
+        self._tracker = Tracker() if track or blur or any(rule.needs_tracks for rule in rules) else None
         self._rules = [_Watched(rule, new_id) for rule in rules]
 
     def look(self, result: Result, frame: Frame, *, score_min: float) -> Seen:
         """The result as it is published, with what scores `score_min` and its tracks, and what happened."""
         now_ns = frame.captured_ns if frame.position_s is None else round(frame.position_s * 1e9)
+        found = result.detections or ()
         if self._tracker is not None and result.detections is not None:
             result = self._followed(self._tracker, result, frame, now_ns, score_min)
-        if not self._rules:
-            return Seen(result)
         tracks = () if self._tracker is None else self._tracker.tracks
         view = View(result, [track for track in tracks if track.id is not None], now_ns, score_min)
-        return Seen(result, tuple(event for rule in self._rules for event in rule.look(view)))
+        events = tuple(event for rule in self._rules for event in rule.look(view))
+        return Seen(result, events, self._outlines, self._hidden(found, tracks))
+
+    def _hidden(
+        self, found: Sequence[Detection], tracks: Sequence[Track]
+    ) -> tuple[tuple[float, float, float, float], ...]:
+        if not self._blur:
+            return ()
+        return tuple(each.box_xyxy for each in (*found, *tracks) if each.label in self._blur)
 
     def _followed(self, tracker: Tracker, result: Result, frame: Frame, now_ns: int, score_min: float) -> Result:
         if result.reused:
