@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from edgeinfer.errors import ConfigError
 from edgeinfer.geometry import wrong_polygon
+from edgeinfer.quantity import parse_bytes
 from edgeinfer.tomlfile import Mean, Share, Std, one_or_three, read_toml
 
 Name = Annotated[
@@ -223,6 +224,24 @@ class WebConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     hosts: Annotated[tuple[Word, ...], Meta(max_length=16)] = ()
 
 
+class EventsConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Pictures and films of what rules tell, in files.
+
+    max_bytes: how much the folder may hold, such as "200MB": the oldest go. before_s, after_s: of a film.
+    """
+
+    folder: Word
+    max_bytes: Word = "200MB"
+    before_s: Annotated[float, Meta(ge=0, le=60)] = 3.0
+    after_s: Annotated[float, Meta(ge=0, le=60)] = 3.0
+
+    def __post_init__(self) -> None:
+        try:
+            parse_bytes(self.max_bytes)
+        except ValueError as wrong:
+            raise ValueError(f"max_bytes: {wrong}") from wrong
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """A whole configuration file."""
 
@@ -231,6 +250,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     uplink: UplinkConfig | None = None
     governor: GovernorConfig | None = None
     web: WebConfig | None = None
+    events: EventsConfig | None = None
 
 
 def read_config(path: Path) -> Config:

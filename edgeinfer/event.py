@@ -26,7 +26,8 @@ class Happening(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     start, end: RFC 3339. What lasts (`dwell`, `occupancy`, `label`, `anomaly`, `value`) is told when it begins, without
     an end, and once more under the same id when it is over. position_s: of a file, the place in it where this was told.
     track: of the object. direction: of `cross`, seen from the first point of the line to the last. score: 0..1. value:
-    what `anomaly` and `value` judge, when this was told.
+    what `anomaly` and `value` judge, when this was told. snapshot, clip: names of files in the
+    folder of events, written within some seconds.
     """
 
     schema: str | None = None
@@ -49,6 +50,8 @@ class Happening(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     previous: str | None = None
     result: str
     seq: int
+    snapshot: str | None = None
+    clip: str | None = None
 
     def to_json(self) -> bytes:
         """One line of UTF-8 JSON, without the line feed."""

@@ -34,6 +34,7 @@ def open_pipeline(
     devices: Devices | None = None,
     on_done: Callable[[], None] | None = None,
     patient: bool = False,
+    keeps_events: bool = False,
 ) -> Pipeline:
     """Open the source, the model and then the outputs that the words name; on an error what is open is closed again.
 
@@ -63,7 +64,7 @@ def open_pipeline(
         model = open_model_of(config, config.model, live=source.live, node=node, clock=clock, devices=devices)
         opened.callback(model.close)
         _check_lighter(config, model.bundle)
-        scene = _scene(config, model.bundle, clock)
+        scene = _scene(config, model.bundle, clock, kept=keeps_events)
         sink_options = SinkOptions(fps=source.fps, live=source.live, append=patient)
         outputs = list(sinks)
         for word in config.output:
@@ -130,7 +131,7 @@ def _follows(config: PipelineConfig) -> bool:
     return config.track or bool(config.blur) or any(rule.needs_tracks for rule in config.rule)
 
 
-def _scene(config: PipelineConfig, bundle: Bundle, clock: Clock) -> Scene | None:
+def _scene(config: PipelineConfig, bundle: Bundle, clock: Clock, *, kept: bool) -> Scene | None:
     """What follows objects and applies rules, where that is asked for. Raises ConfigError, UsageError."""
     if _follows(config) and bundle.task != "detect":
         raise UsageError(
@@ -143,7 +144,7 @@ def _scene(config: PipelineConfig, bundle: Bundle, clock: Clock) -> Scene | None
                 raise ConfigError(f"pipeline {config.name}: {key}: {unknown('class', word, bundle.labels)}")
     if not (_follows(config) or config.rule):
         return None
-    return Scene(config.rule, track=_follows(config), new_id=IdMaker(clock.unix_ns), blur=config.blur)
+    return Scene(config.rule, track=_follows(config), new_id=IdMaker(clock.unix_ns), blur=config.blur, kept=kept)
 
 
 def _patiently(open_: Callable[[], Source], word: str) -> Source:

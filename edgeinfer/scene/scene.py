@@ -44,8 +44,9 @@ class _Begun:
 class _Watched:
     """A rule with what it has begun to tell."""
 
-    def __init__(self, config: RuleConfig, new_id: Callable[[], str]) -> None:
+    def __init__(self, config: RuleConfig, new_id: Callable[[], str], *, kept: bool) -> None:
         self._config = config
+        self._is_kept = kept
         self._rule = make_rule(config)
         self._new_id = new_id
         self._begun: dict[object, _Begun] = {}
@@ -87,6 +88,8 @@ class _Watched:
             count=finding.count,
             result=result.id,
             seq=result.seq,
+            snapshot=f"{begun.id}.jpg" if self._is_kept else None,
+            clip=f"{begun.id}.mp4" if self._is_kept else None,
         )
 
 
@@ -94,7 +97,7 @@ class Scene:
     """Follows what a pipeline finds; called by its thread, with its results in their order.
 
     new_id: gives ids of events, such as IdMaker does. blur: labels of what no output may see; even where it scores too
-    low to be told of, and for a second where it is thought to be.
+    low to be told of, and for a second where it is thought to be. kept: there are files of events; see EventFiles.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class Scene:
         track: bool,
         new_id: Callable[[], str],
         blur: Sequence[str] = (),
+        kept: bool = False,
     ) -> None:
         self._blur = frozenset(blur)
         self._outlines = tuple(
@@ -112,7 +116,7 @@ class Scene:
             if (points := rule.zone or rule.line) is not None
         )
         self._tracker = Tracker() if track or blur or any(rule.needs_tracks for rule in rules) else None
-        self._rules = [_Watched(rule, new_id) for rule in rules]
+        self._rules = [_Watched(rule, new_id, kept=kept) for rule in rules]
 
     def look(self, result: Result, frame: Frame, *, score_min: float) -> Seen:
         """The result as it is published, with what scores `score_min` and its tracks, and what happened."""
@@ -130,7 +134,8 @@ class Scene:
     ) -> tuple[tuple[float, float, float, float], ...]:
         if not self._blur:
             return ()
-        return tuple(each.box_xyxy for each in (*found, *tracks) if each.label in self._blur)
+        seen = tuple(each.box_xyxy for each in found if each.label in self._blur)
+        return seen + tuple(track.box_xyxy for track in tracks if track.label in self._blur)
 
     def _followed(self, tracker: Tracker, result: Result, frame: Frame, now_ns: int, score_min: float) -> Result:
         if result.reused:
