@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Meta
 
 from edgeinfer.errors import ConfigError
-from edgeinfer.quantity import parse_share
+from edgeinfer.geometry import wrong_polygon
+from edgeinfer.quantity import parse_bytes, parse_share
 from edgeinfer.tomlfile import Mean, Share, Std, one_or_three, read_toml
 
 Name = Annotated[
@@ -33,6 +34,73 @@ _BROKER = ("mqtt://", "mqtts://")
 _SLOT = "slot:"
 
 
+Point = tuple[Share, Share]
+
+_IN_ZONES = ("enter", "leave", "dwell", "occupancy")
+_OF_TRACKS = ("enter", "leave", "dwell", "occupancy", "cross")
+_OF_RULE = {
+    "zone": _IN_ZONES,
+    "line": ("cross",),
+    "direction": ("cross",),
+    "classes": (*_OF_TRACKS, "label"),
+    "score_min": (*_OF_TRACKS, "label"),
+    "anchor": _OF_TRACKS,
+    "for_s": ("dwell", "occupancy", "label", "anomaly", "value"),
+    "at_least": ("occupancy",),
+    "value": ("value",),
+    "above": ("anomaly", "value"),
+    "below": ("value",),
+    "clear": ("label", "anomaly", "value"),
+}
+
+
+class RuleConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """What is to be told of a scene; see docs/events.md.
+
+    zone, line: points x, y in 0..1 of the picture; without a zone the whole picture is one. classes: all where none is
+    named. score_min: what an object must have reached once, or a class must reach. anchor: which point of a box is
+    where the object is. for_s: so long it must be so, to begin and to end. at_least: so many objects. value: the name
+    of a number in the result. above, below: from where on it counts; clear: where that is over, the same where not
+    said. cooldown_s: after an event, so long nothing new is told by this rule.
+    """
+
+    name: Name
+    kind: Literal["enter", "leave", "cross", "dwell", "occupancy", "label", "anomaly", "value"]
+    zone: Annotated[tuple[Point, ...], Meta(min_length=3, max_length=100)] | None = None
+    line: Annotated[tuple[Point, ...], Meta(min_length=2, max_length=100)] | None = None
+    direction: Literal["both", "left-to-right", "right-to-left"] | None = None
+    classes: Annotated[tuple[Word, ...], Meta(max_length=1000)] | None = None
+    score_min: Share | None = None
+    anchor: Literal["foot", "centre"] | None = None
+    for_s: Annotated[float, Meta(ge=0, le=86_400)] | None = None
+    at_least: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    value: Word | None = None
+    above: Annotated[float, Meta(ge=-1e30, le=1e30)] | None = None
+    below: Annotated[float, Meta(ge=-1e30, le=1e30)] | None = None
+    clear: Annotated[float, Meta(ge=-1e30, le=1e30)] | None = None
+    cooldown_s: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
+
+    @property
+    def needs_tracks(self) -> bool:
+        return self.kind in _OF_TRACKS
+
+    def __post_init__(self) -> None:
+        for key, kinds in _OF_RULE.items():
+            if getattr(self, key) is not None and self.kind not in kinds:
+                raise ValueError(f"rule {self.name!r}: {key} is not for a rule of kind {self.kind!r}")
+        if self.kind == "cross" and self.line is None:
+            raise ValueError(f"rule {self.name!r}: line is missing")
+        if self.kind in ("dwell", "label") and (self.for_s is None or (self.kind == "label" and not self.classes)):
+            raise ValueError(f"rule {self.name!r}: {'for_s' if self.for_s is None else 'classes'} is missing")
+        if self.kind == "value" and (self.value is None or (self.above is None) == (self.below is None)):
+            raise ValueError(f"rule {self.name!r}: give value, and one of above and below")
+        wrong = None if self.zone is None else wrong_polygon(self.zone)
+        if wrong is None and self.line is not None and any(map(tuple.__eq__, self.line, self.line[1:])):
+            wrong = "two points after each other are the same"
+        if wrong is not None:
+            raise ValueError(f"rule {self.name!r}: {'line' if self.zone is None else 'zone'}: {wrong}")
+
+
 class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """One pipeline; every name is the flag of `edgeinfer run` with - written as _.
 
@@ -44,7 +112,8 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     where not said. lighter: models that stand in, one after the other, where a slower rate alone does not spare the
     board; see `[governor]`. shadow: such as "5%", the share of frames that a new model of the slot sees as well before
     it is tried. threshold: from which score on something is an anomaly. front_end, sample_rate (hertz), stride
-    (samples): of a model of windows.
+    (samples): of a model of windows. track: give each object an id that it keeps; a rule that needs it turns it on.
+    rule: what is to be told of the scene. blur: classes that no output may see.
     """
 
     model: Word
@@ -69,6 +138,9 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     send: Literal["all", "changes", "events", "none"] = "all"
     send_rate: Annotated[float, Meta(ge=0.001, le=1000)] | None = None
     snapshot: Annotated[float, Meta(ge=0.1, le=86_400)] | None = None
+    track: bool = False
+    blur: Annotated[tuple[Word, ...], Meta(max_length=1000)] = ()
+    rule: Annotated[tuple[RuleConfig, ...], Meta(max_length=100)] = ()
     task: Word | None = None
     decoder: Word | None = None
     colour: Literal["rgb", "bgr", "gray"] | None = None
@@ -94,6 +166,10 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
         one_or_three(self, "mean", "std")
         if self.shadow is not None:
             parse_share(self.shadow)
+        names = [rule.name for rule in self.rule]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two rules are named {name!r}")
 
 
 class UplinkConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -178,6 +254,24 @@ class WebConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only
     hosts: Annotated[tuple[Word, ...], Meta(max_length=16)] = ()
 
 
+class EventsConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Pictures and films of what rules tell, in files.
+
+    max_bytes: how much the folder may hold, such as "200MB": the oldest go. before_s, after_s: of a film.
+    """
+
+    folder: Word
+    max_bytes: Word = "200MB"
+    before_s: Annotated[float, Meta(ge=0, le=60)] = 3.0
+    after_s: Annotated[float, Meta(ge=0, le=60)] = 3.0
+
+    def __post_init__(self) -> None:
+        try:
+            parse_bytes(self.max_bytes)
+        except ValueError as wrong:
+            raise ValueError(f"max_bytes: {wrong}") from wrong
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """A whole configuration file."""
 
@@ -187,6 +281,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     governor: GovernorConfig | None = None
     web: WebConfig | None = None
     updates: UpdatesConfig | None = None
+    events: EventsConfig | None = None
 
 
 def slot_of(model: str) -> str | None:

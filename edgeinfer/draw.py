@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from edgeinfer.bundle.layouts import COCO_KEYPOINTS
-from edgeinfer.frame import Pixels
+from edgeinfer.frame import Outline, Pixels
 from edgeinfer.result import Classification, Detection, Keypoint, Result, RunLengths, Segment
 
 # Okabe and Ito's palette, told apart by colour-blind eyes (https://jfly.uni-koeln.de/color/), as blue-green-red.
@@ -34,12 +36,14 @@ _DARK = (24, 24, 24)
 _LIGHT = (255, 255, 255)
 
 
-def annotate(pixels: Pixels, result: Result) -> None:
+def annotate(pixels: Pixels, result: Result, outlines: Sequence[Outline] = ()) -> None:
     """Draw what was found into `pixels` (height, width, 3) uint8 BGR: masks, boxes with labels and scores, bodies and
-    faces, or the best classes.
+    faces, or the best classes; and the outlines, such as those of zones.
     """
     for line, segment in enumerate(result.segments or ()):
         _draw_segment(pixels, segment, line)
+    for outline in outlines:
+        _draw_outline(pixels, outline)
     for detection in result.detections or ():
         _draw_detection(pixels, detection)
     for line, found in enumerate(result.classes or ()):
@@ -105,6 +109,16 @@ def _mask(runs: RunLengths) -> npt.NDArray[np.uint8]:
     return inside.reshape(runs.height, runs.width)
 
 
+def _draw_outline(pixels: Pixels, outline: Outline) -> None:
+    height, width = pixels.shape[:2]
+    points = np.array([(round(x * (width - 1)), round(y * (height - 1))) for x, y in outline.points], dtype=np.int32)
+    thickness = max(1, round(height / 240))
+    cv2.polylines(pixels, [points], outline.closed, _LIGHT, thickness + 2, cv2.LINE_AA)
+    cv2.polylines(pixels, [points], outline.closed, _DARK, thickness, cv2.LINE_AA)
+    x, y = points[points[:, 1].argmin()].tolist()
+    _draw_text(pixels, outline.name, (x, y), _DARK)
+
+
 def _draw_class(pixels: Pixels, found: Classification, line: int) -> None:
     text_height = _text_height(pixels)
     place = (0, (line + 1) * (text_height + 6))
@@ -112,7 +126,8 @@ def _draw_class(pixels: Pixels, found: Classification, line: int) -> None:
 
 
 def _caption(found: Detection | Classification) -> str:
-    return f"{_short(found.label)} {found.score:.2f}"
+    track = "" if isinstance(found, Classification) or found.track_id is None else f" #{found.track_id}"
+    return f"{_short(found.label)}{track} {found.score:.2f}"
 
 
 def _short(label: str) -> str:

@@ -11,6 +11,15 @@ Pixels = npt.NDArray[np.uint8]
 Samples = npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A zone or line of a rule, to be drawn over a picture. points: 0..1 of it; closed: the last goes to the first."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    closed: bool
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One picture.
@@ -22,6 +31,7 @@ class Frame:
     uri: where the picture came from: the source, or for a folder of images the image.
     position_s: for a file, the place in it, in seconds; None for a live source.
     full_size: width and height of the picture as it was taken, where `pixels` is a reduced one.
+    outlines: what an annotated picture shows beside the result.
     """
 
     pixels: Pixels
@@ -31,6 +41,7 @@ class Frame:
     uri: str
     position_s: float | None = None
     full_size: tuple[int, int] | None = None
+    outlines: tuple[Outline, ...] = ()
 
     @property
     def width(self) -> int:

@@ -101,20 +101,27 @@ class Model:
     """A loaded model. Call it with a picture, or let a pipeline feed it frames; `close` it, or use `with`.
 
     Calls from several threads wait for each other, in the order in which they came; so do all models that share a
-    device.
+    device. score_floor: answers hold what scores that much, though it be below the bundle's score_min; for a tracker.
     """
 
     def __init__(
-        self, bundle: Bundle, runtime: Runtime, *, identity: Identity | None = None, clock: Clock | None = None
+        self,
+        bundle: Bundle,
+        runtime: Runtime,
+        *,
+        identity: Identity | None = None,
+        score_floor: float | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.bundle = bundle
+        self._score_floor = score_floor
         self._runtime = runtime
         self._turns = runtime.turns if isinstance(runtime, Shared) else Turns()
         self._clock = clock or Clock()
         self._identity = identity or Identity(node=socket.gethostname())
         self._recurrence = _recurrence(bundle, runtime)
         self._fit = self._fit_to(bundle)
-        self._decode = self._decoder(bundle)
+        self._decode = self._decoder(_with_floor(bundle, score_floor))
         self.info = ModelInfo(name=as_utf8(bundle.name), version=bundle.version, sha256=bundle.file.sha256)
         self._new_id = IdMaker(self._clock.unix_ns)
         self._clock_watch = ClockWatch(self._clock)
@@ -156,7 +163,7 @@ class Model:
     def set_score_min(self, score_min: float) -> None:
         """From the next picture on leave out what scores below, 0..1."""
         bundle = dataclasses.replace(self.bundle, decode=dataclasses.replace(self.bundle.decode, score_min=score_min))
-        decode = self._decoder(bundle)
+        decode = self._decoder(_with_floor(bundle, self._score_floor))
         with self._turns:
             self.bundle, self._decode = bundle, decode
 
@@ -315,6 +322,7 @@ def open_model(
     isolate: bool = False,
     overrides: Overrides | None = None,
     identity: Identity | None = None,
+    score_floor: float | None = None,
     clock: Clock | None = None,
     devices: Devices | None = None,
 ) -> Model:
@@ -323,6 +331,7 @@ def open_model(
     Raises ModelError, DeviceNotFound, and UsageError where an option asks for what there is not.
 
     isolate: run even a CPU in a process of its own, which can be killed and replaced.
+    score_floor: see Model.
     paced: frames come with pauses between them, so that idle runtime threads must sleep rather than spin.
     """
     bundle = load_bundle(word, overrides, prefer=format_for(device))
@@ -331,7 +340,7 @@ def open_model(
         bundle.file, device, threads=threads, paced=paced, isolate=isolate, golden=load_golden(bundle)
     )
     try:
-        return Model(bundle, runtime, identity=identity, clock=clock)
+        return Model(bundle, runtime, identity=identity, score_floor=score_floor, clock=clock)
     except BaseException:
         runtime.close()
         raise
@@ -364,6 +373,12 @@ def _recurrence(bundle: Bundle, runtime: Runtime) -> Recurrence | None:
     if not bundle.carried.state and not bundle.carried.constants:
         return None
     return Recurrence(bundle.carried, runtime.inputs, runtime.outputs)
+
+
+def _with_floor(bundle: Bundle, floor: float | None) -> Bundle:
+    if floor is None or floor >= bundle.decode.score_min:
+        return bundle
+    return dataclasses.replace(bundle, decode=dataclasses.replace(bundle.decode, score_min=floor))
 
 
 def _as_bgr(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -63,9 +63,8 @@ def result(
         device="litert:cpu",
         task="detect" if best is None else "classify",
         detections=found if best is None else None,
-        classes=classes,
+        **{"classes": classes, **more},
         timing_ms=Timing(0.1, 0.2, 5.1, 0.1, 6.0),
-        **more,
     )
 
 

@@ -89,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --gate: run the model after so many seconds anyway (2)",
     )
     add("--shadow", metavar="5%%", help="of a slot: a new model sees that share of the frames before it is tried")
+    add("--track", action="store_true", default=None, help="give each object an id that it keeps from frame to frame")
     add("--max-age", metavar="MS", type=number, help="of a camera or stream, drop what is older; a file has no age")
     add("--governor", action="store_true", help="slow down before the board gets too hot, or is too busy")
     add("--profile", action="store_true", default=None, help="at the end, a table of where the time went, on stderr")

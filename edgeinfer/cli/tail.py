@@ -12,8 +12,9 @@ import msgspec
 from edgeinfer.cli.arguments import add_mqtt_arguments, stated_mqtt_flags, whole
 from edgeinfer.cli.terminal import configure_logging, plain, show, summary
 from edgeinfer.errors import OutputError, UsageError
+from edgeinfer.event import Happening
 from edgeinfer.result import Result
-from edgeinfer.uplink.bodies import Happening, SlotModel, Status
+from edgeinfer.uplink.bodies import SlotModel, Status
 from edgeinfer.uplink.messages import (
     BadMessage,
     Numbered,
@@ -178,6 +179,10 @@ def _event_words(event: Happening) -> str:
     if event.kind == "model":
         why = f": {event.reason}" if event.reason else ""
         return f"model {event.label} {event.step}, release {event.release}, by {event.who}{why}"
+    if event.rule is not None:
+        who = event.label if event.track is None else f"{event.label} #{event.track}"
+        over = " over" if event.end is not None and event.end != event.start else ""
+        return f"{event.rule}: {event.kind} {who}".rstrip() + over
     if event.kind == "class":
         return f"{event.label or 'nothing'}, was {event.previous or 'nothing'}"
     if event.kind == "count":

@@ -224,7 +224,7 @@ class Node:
         wanted = with_broker_of_outputs(self._reread())
         if _read_once(wanted) != _read_once(self._config):
             raise UsageError(
-                "[uplink], [governor], [web] and node are read at the start only", hint="start edgeinfer anew"
+                "[uplink], [governor], [web], [events] and node are read at the start only", hint="start edgeinfer anew"
             )
         self._wanted = wanted
         self._happened.set()
@@ -322,9 +322,14 @@ class Node:
         return pipeline
 
     def _open(self, config: PipelineConfig) -> Pipeline:
-        more = [] if self._broadcast is None else [self._broadcast.sink_for(config)]
+        more: list[Sink] = [] if self._broadcast is None else [self._broadcast.sink_for(config)]
+        if self._config.events is not None and config.rule:
+            from edgeinfer.scene.files import EventFiles  # Loads OpenCV.
+
+            more.append(EventFiles(self._config.events))
         return open_pipeline(
             config,
+            keeps_events=self._config.events is not None,
             node=self.name,
             sinks=[*self._sinks_for(config), *more],
             clock=self._clock,
@@ -376,4 +381,4 @@ class Node:
 
 def _read_once(config: Config) -> tuple[object, ...]:
     """What no reload changes."""
-    return (config.uplink, config.governor, config.web, config.node)
+    return (config.uplink, config.governor, config.web, config.events, config.node)

@@ -16,13 +16,14 @@ from edgeinfer.board import recognise_board
 from edgeinfer.clock import Clock, ClockWatch, unix_ns_of
 from edgeinfer.config import PipelineConfig, UplinkConfig
 from edgeinfer.errors import ConfigError, EdgeInferError
+from edgeinfer.event import Happening
 from edgeinfer.metrics import Tally
 from edgeinfer.node.portrait import Portrait
 from edgeinfer.paths import state_folder
 from edgeinfer.pipeline import Pipeline
 from edgeinfer.updates.store import Entry
 from edgeinfer.uplink.assemble import open_uplink
-from edgeinfer.uplink.bodies import Happening, Meta, SlotModel
+from edgeinfer.uplink.bodies import Meta, SlotModel
 from edgeinfer.uplink.commands import Commands, Controls
 from edgeinfer.uplink.home_assistant import HomeAssistant
 from edgeinfer.uplink.message import Message

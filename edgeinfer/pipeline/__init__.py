@@ -22,6 +22,7 @@ from edgeinfer.pipeline.handoff import BoundedQueue, Finished, Handoff, Mailbox
 from edgeinfer.pipeline.profile import Profile, StageTime
 from edgeinfer.pipeline.rate import Rate
 from edgeinfer.result import ModelInfo, Result, Timing
+from edgeinfer.scene.scene import Scene, Seen
 from edgeinfer.sinks import Sink
 from edgeinfer.sources import Source
 
@@ -125,8 +126,8 @@ class Pipeline:
 
     `reopen` gives the source anew after it was lost. `start` and `wait`, or `run` for both; `stop` ends it from any
     thread. A live source keeps the newest frame only; from a file no frame is dropped. `gate` lets the last result
-    stand for frames that show nothing new. `profile` times every stage. `on_done` is called, by a thread of the
-    pipeline, when it has ended.
+    stand for frames that show nothing new. `scene` follows objects and tells what happens. `profile` times every stage.
+    `on_done` is called, by a thread of the pipeline, when it has ended.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class Pipeline:
         reopen: Callable[[], Source] | None = None,
         limits: Limits | None = None,
         gate: Gate | None = None,
+        scene: Scene | None = None,
         profile: Profile | None = None,
         on_done: Callable[[], None] | None = None,
         clock: Clock | None = None,
@@ -166,6 +168,7 @@ class Pipeline:
             sinks = [profile.sink(sink) for sink in sinks]
         self._source = source
         self._reuse = None if gate is None else Reuse(gate, keyframe_s=self._limits.keyframe_s)
+        self._scene = scene
         self._rate = None if self._limits.rate_fps is None else Rate(self._limits.rate_fps)
         self._pace: Rate | None = None
         self._slowed = ""
@@ -513,7 +516,7 @@ class Pipeline:
         self._deliver(answer, frame)
         return True
 
-    def _infer(self, frame: Frame) -> Answer | None:
+    def _infer(self, frame: Frame) -> Pending | None:
         try:
             answer = self._model.answer(frame, comes_back=self._handoff.has_more)
         except RuntimeFailed:
@@ -527,21 +530,26 @@ class Pipeline:
         self._stage_ns["preprocess"] += fitted_ns - taken_ns
         self._stage_ns["infer"] += computed_ns - fitted_ns
         self._stage_ns["decode"] += done_ns - computed_ns
+        pending = answer if self._scene is None else self._seen(answer, frame, self._scene)
         if self._reuse is not None:
-            self._reuse.inferred(frame, answer.result())
+            self._reuse.inferred(frame, pending.result())
         if self._add_timing is not None:
             self._add_timing(answer.result().timing_ms)
         if (look := self._look) is not None:
             look(frame, answer)
-        return answer
+        return pending
 
-    def _reused(self, frame: Frame, reuse: Reuse) -> Ready | None:
+    def _seen(self, pending: Pending, frame: Frame, scene: Scene) -> Seen:
+        return scene.look(pending.result(), frame, score_min=self._model.bundle.decode.score_min)
+
+    def _reused(self, frame: Frame, reuse: Reuse) -> Pending | None:
         """The last result, marked as reused, where the gate lets it stand for this frame."""
         known = reuse.for_frame(frame)
         if known is None:
             return None
         self.tally.add("gated")
-        return Ready(self._model.reuse(known.result, frame, inferred_age_ns=known.age_ns))
+        ready = Ready(self._model.reuse(known.result, frame, inferred_age_ns=known.age_ns))
+        return ready if self._scene is None else self._seen(ready, frame, self._scene)
 
     def _deliver_to_all(self, answer: Pending, frame: Frame) -> None:
         for delivery in self._deliveries:

@@ -11,14 +11,18 @@ from edgeinfer.bundle import Bundle, Overrides, load_bundle
 from edgeinfer.clock import Clock
 from edgeinfer.config import PipelineConfig, clash_of_outputs
 from edgeinfer.delegates import Devices
-from edgeinfer.errors import ModelError, OutputError, SourceError, UsageError
+from edgeinfer.errors import ConfigError, ModelError, OutputError, SourceError, UsageError
 from edgeinfer.model import Identity, Model, format_for, open_model
 from edgeinfer.pipeline import Limits, Pipeline
 from edgeinfer.pipeline.gate import GATES, KEYFRAME_S, Gate
 from edgeinfer.pipeline.profile import Profile
+from edgeinfer.result import IdMaker
+from edgeinfer.scene.scene import Scene
+from edgeinfer.scene.tracker import SCORE_FLOOR
 from edgeinfer.sinks import Sink, SinkOptions, open_sink, sink_name
 from edgeinfer.sources import Source, SourceOptions, open_source
 from edgeinfer.sources.absent import absent_source
+from edgeinfer.words import unknown
 
 
 def open_pipeline(
@@ -31,6 +35,7 @@ def open_pipeline(
     on_done: Callable[[], None] | None = None,
     patient: bool = False,
     model: str | None = None,
+    keeps_events: bool = False,
 ) -> Pipeline:
     """Open the source, the model and then the outputs that the words name; on an error what is open is closed again.
 
@@ -61,6 +66,7 @@ def open_pipeline(
         opened.callback(usual.close)
         _check_lighter(config, usual.bundle)
         _check_outputs(config, usual.bundle)
+        scene = _scene(config, usual.bundle, clock, kept=keeps_events)
         sink_options = SinkOptions(fps=source.fps, live=source.live, append=patient)
         outputs = list(sinks)
         for word in config.output:
@@ -82,6 +88,7 @@ def open_pipeline(
                 patient=patient,
             ),
             gate=gate,
+            scene=scene,
             profile=Profile(clock) if config.profile else None,
             on_done=on_done,
             clock=clock,
@@ -121,6 +128,7 @@ def open_model_of(
         isolate=config.isolate,
         overrides=overrides_of(config),
         identity=Identity(node or socket.gethostname(), config.name),
+        score_floor=SCORE_FLOOR if _follows(config) else None,
         clock=clock,
         devices=devices,
     )
@@ -133,6 +141,26 @@ def _check_lighter(config: PipelineConfig, usual: Bundle) -> None:
         if (bundle.task, bundle.labels) != (usual.task, usual.labels):
             differs = "labels are not the same" if bundle.task == usual.task else f"task is {bundle.task}"
             raise ModelError(f"lighter: {word} cannot stand in for {config.model}: its {differs}")
+
+
+def _follows(config: PipelineConfig) -> bool:
+    return config.track or bool(config.blur) or any(rule.needs_tracks for rule in config.rule)
+
+
+def _scene(config: PipelineConfig, bundle: Bundle, clock: Clock, *, kept: bool) -> Scene | None:
+    """What follows objects and applies rules, where that is asked for. Raises ConfigError, UsageError."""
+    if _follows(config) and bundle.task != "detect":
+        raise UsageError(
+            f"objects are followed where a model detects them, and {config.model} is of task {bundle.task}"
+        )
+    named = [(f"rule[{index}].classes", rule.classes or ()) for index, rule in enumerate(config.rule)]
+    for key, words in [*named, ("blur", config.blur)]:
+        for word in words:
+            if bundle.labels and word not in bundle.labels:
+                raise ConfigError(f"pipeline {config.name}: {key}: {unknown('class', word, bundle.labels)}")
+    if not (_follows(config) or config.rule):
+        return None
+    return Scene(config.rule, track=_follows(config), new_id=IdMaker(clock.unix_ns), blur=config.blur, kept=kept)
 
 
 def _patiently(open_: Callable[[], Source], word: str) -> Source:

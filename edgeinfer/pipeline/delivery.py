@@ -10,9 +10,11 @@ from typing import NamedTuple, Protocol
 
 from edgeinfer.clock import Clock
 from edgeinfer.errors import OutputError
+from edgeinfer.event import Happening
 from edgeinfer.frame import Frame, Window
 from edgeinfer.metrics import Tally
 from edgeinfer.result import Result
+from edgeinfer.scene.scene import Seen
 from edgeinfer.sinks import Sink
 
 log = logging.getLogger(__name__)
@@ -23,6 +25,8 @@ _QUEUE_WITHOUT_PIXELS = 256
 _BACKLOG_NS = 200_000_000
 _STALE_NS = 10_000_000_000
 _WRITES_REMEMBERED = 8
+# Of dropped results, so many events are kept for the next one.
+_EVENTS_LEFT_MAX = 1000
 # Of a file: how long results may gather before the sink's thread looks again.
 _NAP_S = 0.02
 
@@ -46,6 +50,7 @@ class _Waiting(NamedTuple):
     pending: Pending
     frame: Frame | None
     captured_ns: int
+    events: tuple[Happening, ...] = ()
 
 
 class _Pace:
@@ -73,7 +78,8 @@ class Delivery:
     by one. Otherwise the oldest results are dropped: where there is no room, and where the sink is so slow that all it
     gets would be old. What is older than `max_age_ms` is dropped in any case, and counted as
     `dropped.max_age.sink.<uri>`. What the sink refuses is counted as `failed.sink.<uri>`, and the next result is tried
-    again; what else it never got to see as `dropped.sink.<uri>`.
+    again; what else it never got to see as `dropped.sink.<uri>`. Events go with the result in which they happened, or
+    where that is dropped with the next one.
     `on_gone` is called, by the sink's thread, when the sink takes no more: its reader went away, or it failed for good.
     """
 
@@ -110,6 +116,11 @@ class Delivery:
             getattr(sink, "write_many", None) if lossless and not sink.wants_pixels else None
         )
         self._is_napping = False
+        self._write_events: Callable[[Sequence[Happening], Result, Frame | None], None] | None = getattr(
+            sink, "write_events", None
+        )
+        self._wants_event_frames: bool = getattr(sink, "wants_event_frames", False)
+        self._left_events: tuple[Happening, ...] = ()
         self._lost = 0
         self.error: OutputError | None = None
         self._thread = threading.Thread(target=self._run, name=f"sink {sink.uri}", daemon=True)
@@ -138,13 +149,17 @@ class Delivery:
                     lambda: len(self._waiting) < self._size or self._is_finished or self._is_hurried or self._is_gone
                 )
             elif len(self._waiting) >= self._size:
-                self._waiting.popleft()
-                self._tally.add(f"dropped.sink.{self.sink.uri}")
+                self._leave_oldest("dropped.sink")
             if self._is_finished or self._is_gone:
                 self._tally.add(f"dropped.sink.{self.sink.uri}")
                 return
-            picture = frame if isinstance(frame, Frame) and self._wants_this() else None
-            self._waiting.append(_Waiting(pending, picture, frame.captured_ns))
+            wants_frame, events = self._wants_this(), self._events_with(pending)
+            if events and self._wants_event_frames:
+                wants_frame = True
+            picture = frame if wants_frame and isinstance(frame, Frame) else None
+            if picture is not None and isinstance(pending, Seen):
+                picture = pending.shown(picture)
+            self._waiting.append(_Waiting(pending, picture, frame.captured_ns, events))
             if not self._is_napping or len(self._waiting) > self._size // 2:
                 self._changed.notify_all()
 
@@ -213,16 +228,30 @@ class Delivery:
         now_ns = self._monotonic_ns()
         if self._max_age_ns is not None:
             while self._waiting and now_ns - self._waiting[0].captured_ns > self._max_age_ns:
-                self._waiting.popleft()
-                self._tally.add(f"dropped.max_age.sink.{self.sink.uri}")
+                self._leave_oldest("dropped.max_age.sink")
         if len(self._waiting) < 2:
             return
         room = self._pace.results_within(_BACKLOG_NS)
         while len(self._waiting) > 1 and (
             len(self._waiting) > room or now_ns - self._waiting[0].captured_ns > _STALE_NS
         ):
-            self._waiting.popleft()
-            self._tally.add(f"dropped.sink.{self.sink.uri}")
+            self._leave_oldest("dropped.sink")
+
+    def _leave_oldest(self, counted_as: str) -> None:
+        """Its events go with the next one."""
+        events = self._waiting.popleft().events
+        self._tally.add(f"{counted_as}.{self.sink.uri}")
+        if events and self._waiting:
+            following = self._waiting[0]
+            self._waiting[0] = following._replace(events=(events + following.events)[-_EVENTS_LEFT_MAX:])
+        elif events:
+            self._left_events = (self._left_events + events)[-_EVENTS_LEFT_MAX:]
+
+    def _events_with(self, pending: Pending) -> tuple[Happening, ...]:
+        if self._write_events is None or not isinstance(pending, Seen):
+            return ()
+        events, self._left_events = self._left_events + pending.events, ()
+        return events
 
     def _write_in_time(self, items: Sequence[_Waiting]) -> None:
         if self._lossless:
@@ -238,6 +267,10 @@ class Delivery:
                 self._write_many([item.pending.result() for item in items])
             else:
                 self.sink.write(items[0].pending.result(), items[0].frame)
+            if self._write_events is not None:
+                for item in items:
+                    if item.events:
+                        self._write_events(item.events, item.pending.result(), item.frame)
         except OutputError as error:
             if error.reader_is_gone:
                 log.info("%s", error)

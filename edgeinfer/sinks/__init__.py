@@ -35,6 +35,8 @@ class Sink(Protocol):
     One that needs a picture only now and then leaves `wants_pixels` False and has a `wants_this() -> bool`: asked for
     each result, by the thread that infers, whether `write` is to get the frame of this one. Its pictures may be reduced
     (see Source.suffice), and as long as it says no they cost nothing. It has no `write_many`.
+    One that takes events has a `write_events(events, result, frame)`, called after `write` for the result in which they
+    happened; `wants_event_frames`: then with its frame.
     """
 
     uri: str

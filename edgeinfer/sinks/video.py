@@ -48,7 +48,7 @@ class VideoSink:
     def write(self, result: Result, frame: Frame | None) -> None:
         assert frame is not None, "a sink that wants pixels is given the frame"
         picture = frame.pixels.copy()
-        annotate(picture, result)
+        annotate(picture, result, frame.outlines)
         writer = self._writer or self._begin(frame)
         if (frame.width, frame.height) != self._size:
             picture = _scaled(picture, self._size)

@@ -14,7 +14,6 @@ from msgspec import Meta as Rule
 from edgeinfer.result import ModelInfo
 
 State = Literal["online", "degraded", "stopped", "offline"]
-EventKind = Literal["appeared", "gone", "count", "class", "model"]
 SlotStep = Literal[
     "idle",
     "fetching",
@@ -113,32 +112,6 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     pipelines: Mapping[str, PipelineMetrics]
     uplink: UplinkMetrics
     temperatures_c: Mapping[str, float]
-
-
-class Happening(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """An event: what a pipeline sees now and did not before, or what was done with its model.
-
-    kind: `appeared` (count was 0), `gone` (count is 0), `count` (more or fewer), `class` (another class is the best),
-    `model` (a step of an update).
-    label: of the objects, or the class, "" for none, or the slot; before: the count, previous: the class until then.
-    result: id of the result in which it was seen first; seq: its frame. Of kind model instead step: what was done;
-    release: with which one; who: did it; reason: why.
-    """
-
-    node: str
-    pipeline: str
-    occurred_at: str
-    kind: EventKind
-    label: str
-    count: int | None = None
-    before: int | None = None
-    previous: str | None = None
-    result: str | None = None
-    seq: int | None = None
-    step: str | None = None
-    release: int | None = None
-    who: str | None = None
-    reason: str | None = None
 
 
 class ShadowReport(msgspec.Struct, frozen=True, kw_only=True):

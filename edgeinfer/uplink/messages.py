@@ -11,8 +11,9 @@ import msgspec
 from msgspec import Meta as Rule
 
 from edgeinfer.clock import Clock, ClockState, ClockWatch, rfc3339
+from edgeinfer.event import Happening
 from edgeinfer.result import Result
-from edgeinfer.uplink.bodies import Ack, Happening, Meta, Metrics, SlotModel, State, Status
+from edgeinfer.uplink.bodies import Ack, Meta, Metrics, SlotModel, State, Status
 from edgeinfer.uplink.message import Channel, Gap, Message, Spooled
 from edgeinfer.uplink.publication import Publication
 from edgeinfer.uplink.topics import Topics, level

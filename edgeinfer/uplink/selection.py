@@ -9,8 +9,8 @@ from typing import Literal
 import msgspec
 
 from edgeinfer.clock import unix_ns_of
+from edgeinfer.event import EventKind, Happening
 from edgeinfer.result import Result
-from edgeinfer.uplink.bodies import EventKind, Happening
 from edgeinfer.uplink.message import Message
 
 Send = Literal["all", "changes", "events", "none"]
@@ -107,7 +107,7 @@ def message_of_result(result: Result) -> Message:
 
 def message_of_event(event: Happening, result: Result) -> Message:
     """An event that came true with that result."""
-    return Message("event", event.pipeline, unix_ns_of(event.occurred_at), result.clock, _encode(event))
+    return Message("event", event.pipeline, unix_ns_of(event.occurred_at), result.clock, event.to_json())
 
 
 class _Pace:

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 from edgeinfer.clock import Clock
 from edgeinfer.errors import OutputError
+from edgeinfer.event import Happening
 from edgeinfer.frame import Frame
 from edgeinfer.result import Result
 from edgeinfer.uplink.message import Message
-from edgeinfer.uplink.selection import Selection, Send
+from edgeinfer.uplink.selection import Selection, Send, message_of_event
 from edgeinfer.uplink.snapshot import Snapshots, snapshot
 from edgeinfer.uplink.topics import Topics
 from edgeinfer.uplink.uplink import Uplink
@@ -45,6 +46,7 @@ class UplinkSink:
         self._pipeline = pipeline
         self._selection = Selection(send, send_rate)
         self._snapshots = None if snapshot_s is None else Snapshots(snapshot_s)
+        self._sends_events = send != "none"
         self._is_asked = False
         self._lock = threading.Lock()
         self._monotonic_ns = (clock or Clock()).monotonic_ns
@@ -59,6 +61,12 @@ class UplinkSink:
         with self._lock:
             for result in results:
                 self._accept(self._selection.take(result))
+
+    def write_events(self, events: Sequence[Happening], result: Result, frame: Frame | None) -> None:
+        """What the rules of the scene tell goes with the other events."""
+        if self._sends_events:
+            with self._lock:
+                self._accept([message_of_event(event, result) for event in events])
 
     def ask_for_snapshot(self) -> None:
         """Send the picture of the next result."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from edgeinfer.clock import rfc3339
-from edgeinfer.uplink.bodies import Happening
+from edgeinfer.event import Happening
 
 _EVENTS_KEPT = 100
 _PICTURES_KEPT = 60

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgeinfer.clock import Clock
 from edgeinfer.errors import OutputError
+from edgeinfer.event import Happening
 from edgeinfer.frame import Frame
 from edgeinfer.result import Result, Timing
-from edgeinfer.uplink.bodies import Happening
 from edgeinfer.uplink.selection import Events
 from edgeinfer.web.histogram import Histogram
 from edgeinfer.web.history import History
@@ -39,6 +39,7 @@ class Observer:
     """
 
     wants_pixels = False
+    wants_event_frames = True
 
     def __init__(self, name: str, *, fps: float, on_event: OnEvent, clock: Clock | None = None) -> None:
         self.uri = "web:"
@@ -73,6 +74,11 @@ class Observer:
                 self._on_event(event, scene)
         if not self._events.is_undecided:
             self._scene = None
+
+    def write_events(self, events: Sequence[Happening], result: Result, frame: Frame | None) -> None:
+        picture = None if frame is None else self._picture(_Scene(result, frame))
+        for event in events:
+            self._on_event(event, picture)
 
     def close(self) -> None:
         self._scene = None

@@ -23,7 +23,7 @@ def picture_of(result: Result, frame: Frame) -> bytes:
             pixels = cv2.resize(frame.pixels, (round(width * share), max(1, round(height * share))), dst=None)
         else:
             pixels = frame.pixels.copy()
-        annotate(pixels, result)  # type: ignore[arg-type]  # OpenCV's stubs know no dtype.
+        annotate(pixels, result, frame.outlines)  # type: ignore[arg-type]  # OpenCV's stubs know no dtype.
         is_done, encoded = cv2.imencode(".jpg", pixels, (cv2.IMWRITE_JPEG_QUALITY, _QUALITY))
     except cv2.error as refused:
         raise OutputError(f"frame {frame.seq} cannot be made a JPEG: {refused}") from refused

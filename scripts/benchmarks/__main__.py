@@ -16,6 +16,7 @@ SCENARIOS = (
     "live",
     "start",
     "postprocess",
+    "tracking",
     "scale",
     "paced",
     "isolation",

@@ -340,7 +340,12 @@ function showModels(pipelines, slots) {
         make("code", { textContent: model.sha256.slice(0, 12), title: model.sha256 })))), ...slots.map(slotLine)]);
 }
 
-function wordsOf({ kind, label, count, before, previous }) {
+function wordsOf({ kind, label, count, before, previous, rule, track, direction, end }) {
+  if (rule) {
+    const who = [label, track === undefined ? "" : `#${track}`, count === undefined ? "" : `× ${count}`].filter(Boolean).join(" ");
+    const lasts = ["dwell", "occupancy", "label", "anomaly", "value"].includes(kind);
+    return `${rule}: ${[who, lasts ? (end ? "over" : "begins") : kind, direction].filter(Boolean).join(" ")}`;
+  }
   const name = label || "nothing";
   if (kind === "appeared") return `${count} × ${name} appeared`;
   if (kind === "gone") return `${name} gone`;

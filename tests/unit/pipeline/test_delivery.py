@@ -10,6 +10,7 @@ from edgeinfer.errors import OutputError
 from edgeinfer.frame import Frame
 from edgeinfer.metrics import Tally
 from edgeinfer.pipeline.delivery import Delivery, Ready
+from edgeinfer.scene.scene import Seen
 from edgeinfer.sinks.memory import MemorySink
 
 STANDING = Clock(monotonic_ns=lambda: 0)
@@ -62,6 +63,28 @@ def test_a_slow_sink_of_a_live_source_loses_the_oldest_and_counts_them():
     assert list(sink) == [0, 7, 8, 9, 10]
     assert tally["dropped.sink.gated:"] == 6
     assert tally["written.sink.gated:"] == 5
+
+
+def test_no_event_is_lost_with_a_dropped_result():
+    class EventSink(GatedSink):
+        def __init__(self):
+            super().__init__()
+            self.events = []
+
+        def write_events(self, events, result, frame):
+            self.events.append((result, events))
+
+    sink = EventSink()
+    delivery, _ = delivery_to(sink, lossless=False)
+    delivery.put(Seen(0, ("e0",)), FRAME)
+    sink.entered.wait(5)
+    for number in range(1, 11):
+        delivery.put(Seen(number, (f"e{number}",) if number % 2 else ()), FRAME)
+    sink.gate.set()
+    delivery.finish()
+    assert delivery.join(5)
+    assert list(sink) == [0, 7, 8, 9, 10]
+    assert sink.events == [(0, ("e0",)), (7, ("e1", "e3", "e5", "e7")), (9, ("e9",))]
 
 
 def test_a_slow_sink_of_a_file_loses_nothing():

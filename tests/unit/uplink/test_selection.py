@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from sightings import BEGAN_UNIX_NS, detection, result
 
+from edgeinfer.event import Happening
 from edgeinfer.result import Result
-from edgeinfer.uplink.bodies import Happening
 from edgeinfer.uplink.selection import Selection, state_of
 
 RATES = [0.5, 2.0, 7.0, 30.0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from edgeinfer.uplink.bodies import Happening
+from edgeinfer.event import Happening
 from edgeinfer.web.journal import EventJournal, LogTail
 
 
