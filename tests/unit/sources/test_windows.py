@@ -164,7 +164,7 @@ def test_disorder_is_mended_and_counted() -> None:
     assert np.concatenate([each.values[:, 0] for each in made]).tolist() == list(range(30))
     assert opened.account.fates() == {"used": 30, "duplicate": 2}
     assert opened.account.notes() == {"out of order": 1}
-    late = [*rows[:20], (0.55, 0, 0), *rows[20:]]
+    late = [*rows[:20], (1.25, 0, 0), *rows[20:]]
     _, opened = windows_of([[row] for row in late])
     assert opened.account.fates() == {"used": 30, "late": 1}
 
