@@ -24,6 +24,9 @@ Name = Annotated[
 Word = Annotated[str, Meta(pattern=r"^[^\x00]+\Z", max_length=4096, description="some text without NUL characters")]
 
 
+Missing = Literal["hold", "linear", "nan-refuse"]
+Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+
 _BROKER = ("mqtt://", "mqtts://")
 
 
@@ -71,6 +74,9 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     width: Annotated[int, Meta(ge=1, le=32_768)] | None = None
     height: Annotated[int, Meta(ge=1, le=32_768)] | None = None
     fps: Annotated[float, Meta(gt=0, le=1000)] | None = None
+    missing: Missing | dict[Word, Missing] | None = None
+    missing_s: Seconds | dict[Word, Seconds] | None = None
+    late_s: Seconds | None = None
     pixel_format: (
         Annotated[str, Meta(pattern=r"^[A-Za-z0-9 ]{4}\Z", description="four letters or digits, such as MJPG")] | None
     ) = None

@@ -159,6 +159,7 @@ class Bundle:
 
     labels: by class id; empty where the model has none.
     golden: the samples that fit these weights.
+    window: of a model that takes samples, and not pictures.
     provenance: for each fact that could be read in several places, where it was read
     (as in `{"colour": "TFLite metadata", "fit": "convention of yolox"}`).
     """
@@ -176,6 +177,7 @@ class Bundle:
     origin: str | None = None
     measured: Mapping[str, object] = field(default_factory=dict)
     golden: tuple[GoldenFiles, ...] = ()
+    window: WindowInput | None = None
 
     def label(self, class_id: int) -> str:
         """The name of a class; its number where there is no name."""

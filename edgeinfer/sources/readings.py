@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ class Readings:
     follows: bool = True
 
 
+@runtime_checkable
 class SampleSource(Protocol):
     """An open source of samples. uri, live: as of a Source.
 

@@ -112,6 +112,10 @@ class Timeline:
         if place < len(self._held) and self._held[place].at_ns == at_ns:
             self._account.count("used" if _complete(self._held[place].numbers, sample.numbers) else "duplicate")
             return
+        if self._newest is not None and at_ns < self._newest.at_ns - self._late_ns:
+            # Even if what it belongs before has not been settled: how much comes at once shall change nothing.
+            self._account.count("late")
+            return
         self._held.insert(place, sample)
         self._account.count("used")
         if self._newest is None or at_ns > self._newest.at_ns:
