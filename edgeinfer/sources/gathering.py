@@ -10,7 +10,7 @@ from edgeinfer.clock import Clock
 from edgeinfer.sources.account import Account
 from edgeinfer.sources.framing import Piece
 from edgeinfer.sources.readings import Readings
-from edgeinfer.sources.records import BadRecord, Record, RecordReader, shown
+from edgeinfer.sources.records import BadRecord, Fields, Record, RecordReader, shown
 
 
 class Gatherer:
@@ -34,20 +34,28 @@ class Gatherer:
         self._account = account
         self._reader.begin(channels)
 
+    def distrust(self) -> None:
+        """Of the next line the beginning may be lost."""
+        self._distrusts = True
+
     def gather(self, pieces: Iterable[Piece]) -> Readings:
         """Raises SourceError as RecordReader."""
+        return self._readings((self._read(piece), piece.bytes_after) for piece in pieces)
+
+    def gather_fields(self, rows: Iterable[Fields]) -> Readings:
+        """The same of records that are split already."""
+        return self._readings((self._read_fields(row), 0) for row in rows)
+
+    def _readings(self, records: Iterable[tuple[Record | None, int]]) -> Readings:
         captured_ns, captured_unix_ns = self._clock.monotonic_ns(), self._clock.unix_ns()
         arrival_ns = captured_ns + self._offset_ns
         at_ns: list[int] = []
         rows: list[list[float]] = []
-        has_times = False
-        for piece in pieces:
-            record = self._read(piece)
+        for record, bytes_after in records:
             if record is None:
                 continue
-            has_times = record.at_ns is not None
-            came_ns = max(arrival_ns - round(piece.bytes_after * self._byte_s * 1e9), self._last_ns + 1)
-            self._last_ns = max(self._last_ns, came_ns)
+            came_ns = max(arrival_ns - round(bytes_after * self._byte_s * 1e9), self._last_ns + 1)
+            self._last_ns = came_ns
             at_ns.append(came_ns if record.at_ns is None else record.at_ns)
             rows.append(record.numbers)
         self.records += len(rows)
@@ -57,7 +65,7 @@ class Gatherer:
             captured_ns,
             captured_unix_ns,
             # Whoever says no time is never late.
-            until_ns=None if has_times or self._reader.has_times else max(arrival_ns, self._last_ns),
+            until_ns=None if self._reader.has_times else max(arrival_ns, self._last_ns),
             has_wall_time=not self._reader.has_times or self._reader.is_wall_time,
         )
 
@@ -71,6 +79,13 @@ class Gatherer:
             return None
         try:
             return self._reader.read(piece.raw)
+        except BadRecord as bad:
+            self._account.count(bad.fate, detail=bad.detail)
+            return None
+
+    def _read_fields(self, row: Fields) -> Record | None:
+        try:
+            return self._reader.read_fields(row, repr([value for _, value in row]).encode())
         except BadRecord as bad:
             self._account.count(bad.fate, detail=bad.detail)
             return None

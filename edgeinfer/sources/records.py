@@ -106,11 +106,12 @@ class RecordReader:
     """Reads the records of one source, each by itself.
 
     The first one says which columns there are, unless the form or a header does. Which of them are given is chosen by
-    `begin`.
+    `begin`. is_partial: each record may hold some of the columns only, the first one too.
     """
 
-    def __init__(self, form: Form) -> None:
+    def __init__(self, form: Form, *, is_partial: bool = False) -> None:
         self._form = form
+        self._is_partial = is_partial
         self._time = TimeReader(form.unit)
         self._wanted: tuple[str, ...] = ()
         self._columns: Columns | None = None
@@ -152,8 +153,10 @@ class RecordReader:
             fields = self._split(raw)
         except (ValueError, RecursionError) as bad:
             raise BadRecord("garbage", shown(raw)) from bad
-        if not fields:
-            return None
+        return self.read_fields(fields, raw) if fields else None
+
+    def read_fields(self, fields: Fields, raw: bytes) -> Record:
+        """One record that is split already; `raw` is what a message shows of it. Raises as `read`."""
         if self._columns is None:
             self._columns = self._choose(fields, raw)
         return self._record(dict(fields), raw, self._columns)
@@ -161,7 +164,7 @@ class RecordReader:
     def _record(self, fields: Mapping[str, str | float], raw: bytes, columns: Columns) -> Record:
         try:
             numbers = [number_of(fields.get(name, math.nan)) for name in columns.names]
-        except ValueError as bad:
+        except (ValueError, OverflowError) as bad:
             raise BadRecord("garbage", shown(raw)) from bad
         if self._time_name is None:
             return Record(None, numbers)
@@ -176,6 +179,8 @@ class RecordReader:
         if self._time_name is not None:
             self._time.guess_from(self._time_name)
         there = tuple(name for name in names if name != self._time_name)
+        if self._wanted and self._is_partial:
+            return Columns(self._wanted, ())
         if self._wanted:
             chosen = choose_columns(there, self._wanted)
             if isinstance(chosen, str):
