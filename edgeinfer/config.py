@@ -202,7 +202,9 @@ def with_governor(config: Config) -> Config:
 
 def clash_of_outputs(pipelines: Sequence[PipelineConfig]) -> str | None:
     """What would be overwritten: a file that is written twice, or a source. None where all is well."""
-    sources = {os.path.realpath(pipeline.source) for pipeline in pipelines}
+    # A recording may be followed by what is said of it, as in log.csv?follow=1.
+    words = [pipeline.source for pipeline in pipelines]
+    sources = {os.path.realpath(path) for word in words for path in (word, word.rpartition("?")[0] or word)}
     taken: set[str] = set()
     for index, pipeline in enumerate(pipelines):
         places = ["-" if word == "-" else os.path.realpath(word) for word in pipeline.output]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from edgeinfer.sources.records import Form, RecordReader, form_of, layout_of
 from edgeinfer.words import unknown
 
 _PREFIX = "serial://"
+_BY_ID = Path("/dev/serial/by-id")
 _BAUD = 115_200
 _PARITIES = {"N": serial.PARITY_NONE, "E": serial.PARITY_EVEN, "O": serial.PARITY_ODD}
 _PAUSE_S = 0.05
@@ -91,6 +93,28 @@ def open_serial(word: str, options: SourceOptions, clock: Clock) -> SerialSource
     except (OSError, ValueError) as failed:
         raise _cannot_open(word, port, failed) from failed
     return SerialSource(word, port, opened, clock)
+
+
+def check_access(word: str, port: Port) -> None:
+    """Whether the port is there and may be opened, without opening it. Raises SourceError."""
+    device = Path(port.device)
+    if not device.exists():
+        raise _cannot_open(word, port, OSError(errno.ENOENT, ""))
+    if not device.is_char_device():
+        raise SourceError(f"{word!r}: {device} is no serial port", hint=_ports_hint())
+    if not os.access(device, os.R_OK | os.W_OK):
+        raise _cannot_open(word, port, OSError(errno.EACCES, ""))
+
+
+def stable_name(device: str, folder: Path = _BY_ID) -> str | None:
+    """The name of an adapter that stays whatever its number; None where that is the one given, or there is none."""
+    if not device.startswith(("/dev/ttyUSB", "/dev/ttyACM")):
+        return None
+    try:
+        links = sorted(folder.iterdir())
+    except OSError:
+        return None
+    return next((str(link) for link in links if link.resolve() == Path(device).resolve()), None)
 
 
 class SerialSource:
@@ -207,5 +231,5 @@ def _how(device: str) -> str:
 
 
 def _ports_hint() -> str:
-    ports = sorted([*Path("/dev/serial/by-id").glob("*"), *Path("/dev").glob("ttyUSB*"), *Path("/dev").glob("ttyACM*")])
+    ports = sorted([*_BY_ID.glob("*"), *Path("/dev").glob("ttyUSB*"), *Path("/dev").glob("ttyACM*")])
     return f"here are {', '.join(map(str, ports[:8]))}" if ports else "no serial adapter is connected here"

@@ -112,6 +112,8 @@ class SqliteSource:
         return self._gatherer.gather_fields(self._fields(row[1:]) for row in rows)
 
     def close(self) -> None:
+        if self._closed.is_set():
+            return
         self._closed.set()
         self._connection.interrupt()
         with self._turn:

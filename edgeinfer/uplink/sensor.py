@@ -92,6 +92,8 @@ class MqttSource:
             return self._gatherer.gather(pieces)
 
     def close(self) -> None:
+        if self._is_closed:
+            return
         self._is_closed = True
         self._link.wake()
         with self._turn:
