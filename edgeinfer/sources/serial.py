@@ -217,17 +217,19 @@ def _cannot_open(word: str, port: Port, failed: Exception) -> SourceError:
     if number == errno.ENOENT:
         return SourceError(f"{word!r}: there is no {port.device}", hint=_ports_hint())
     if number in (errno.EACCES, errno.EPERM):
-        return SourceError(f"{word!r}: no permission for {port.device}", hint=f"join its group: {_how(port.device)}")
+        return SourceError(f"{word!r}: no permission for {port.device}", hint=_how_to_open(port.device))
     if number in (errno.EBUSY, errno.EAGAIN):
         return SourceError(f"{word!r} is in use", hint=f"fuser -v {port.device} says by whom")
     return SourceError(f"{word!r} does not open: {failed}", hint=_ports_hint())
 
 
-def _how(device: str) -> str:
+def _how_to_open(device: str) -> str:
     try:
-        return how_to_join(Path(device).group())
+        group = Path(device).group()
     except (OSError, KeyError):
-        return how_to_join("dialout")
+        group = "root"
+    # Nobody is to become one of root's group for a sensor.
+    return f"ls -l {device} says who may" if group == "root" else f"join its group: {how_to_join(group)}"
 
 
 def _ports_hint() -> str:

@@ -7,6 +7,7 @@ import argparse
 import pytest
 
 from edgeinfer.cli import Parser, main, run
+from edgeinfer.cli.arguments import for_channels, number
 from edgeinfer.errors import UsageError
 
 NEEDED = ["--model", "m.tflite", "--source", "a.mp4"]

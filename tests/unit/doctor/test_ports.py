@@ -8,35 +8,48 @@ from pathlib import Path
 
 import pytest
 
-from edgeinfer.config import PipelineConfig
+from edgeinfer.config import Config, PipelineConfig
+from edgeinfer.doctor.sources import sources
 from edgeinfer.errors import SourceError
 from edgeinfer.sources import serial
 
 
-def findings(sick, source: str):
-    return sick("raspberry-pi-4").findings("sources", pipelines=(PipelineConfig(model="m", source=source),))
+@pytest.fixture
+def findings(sick):
+    board = sick("raspberry-pi-4")
+
+    def of(source: str) -> list:
+        config = Config(pipeline=(PipelineConfig(model="m", source=source),))
+        return list(sources(board.patient(config=config)))
+
+    return of
 
 
-def test_a_port_that_is_there_is_well_and_one_that_is_not_is_said(sick, tmp_path: Path) -> None:
+def test_a_port_that_is_there_is_well_and_one_that_is_not_is_said(findings, tmp_path: Path) -> None:
     end, port = pty.openpty()
     try:
-        assert findings(sick, f"serial://{os.ttyname(port)}") == ()
+        assert findings(f"serial://{os.ttyname(port)}") == []
     finally:
         os.close(end)
         os.close(port)
-    (absent,) = findings(sick, "serial:///dev/ttyNONE0")
+    (absent,) = findings("serial:///dev/ttyNONE0")
     assert absent.severity == "error"
     assert "there is no /dev/ttyNONE0" in absent.what
-    (wrong,) = findings(sick, "serial:///dev/ttyNONE0?baud=fast")
+    (wrong,) = findings("serial:///dev/ttyNONE0?baud=fast")
     assert "baud=fast" in wrong.what
     (tmp_path / "file").touch()
-    (no_port,) = findings(sick, f"serial://{tmp_path}/file")
+    (no_port,) = findings(f"serial://{tmp_path}/file")
     assert "is no serial port" in no_port.what
 
 
-def test_no_permission_names_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("group", "hint"),
+    [("dialout", r"join its group: sudo usermod -aG dialout \$USER"), ("root", "ls -l /dev/null says")],
+)
+def test_no_permission_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, group: str, hint: str) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(SourceError, match="no permission for /dev/null; join its group: .*group root"):
+    monkeypatch.setattr(Path, "group", lambda _: group)
+    with pytest.raises(SourceError, match=f"no permission for /dev/null; {hint}"):
         serial.check_access("serial:///dev/null", serial.read_port("serial:///dev/null"))
 
 
