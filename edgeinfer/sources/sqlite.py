@@ -130,7 +130,9 @@ def _connect(word: str, path: Path) -> sqlite3.Connection:
     if not path.is_file():
         other = Path(str(path).lstrip("/"))
         hint = (
-            f"did you mean sqlite://{other}?" if other.is_file() else "sqlite:///a/b.db is /a/b.db, sqlite://b.db b.db"
+            f"did you mean sqlite://{other}?"
+            if other.is_file()
+            else "/a/b.db is sqlite:///a/b.db, and b.db here sqlite://b.db"
         )
         raise SourceError(f"{word!r}: there is no file {path}", hint=hint)
     try:

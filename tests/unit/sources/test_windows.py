@@ -82,7 +82,9 @@ def reference(at_s: np.ndarray, values: np.ndarray, place_s: float, missing: str
 def test_rows_are_what_a_reference_works_out(missing: str, seed: int) -> None:
     # On a raster of 1/1024 s, so that the reference's floats are exact, and times in ns nearly.
     draw = np.random.default_rng(seed)
-    at_s = np.cumsum(draw.choice([0.0625, 0.125, 0.1328125, 0.375, 1.25], 400, p=[0.3, 0.3, 0.3, 0.08, 0.02]))
+    at_s = np.cumsum(
+        draw.choice([0.0625, 0.125, 0.1328125, 0.25, 0.375, 1.25], 400, p=[0.3, 0.3, 0.24, 0.06, 0.08, 0.02])
+    )
     values = draw.normal(size=400)
     grid = Grid(8.0, [Filling(missing, 0.5)])
     at_ns = np.round(at_s * 1e9).astype(np.int64)
