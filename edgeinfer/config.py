@@ -30,6 +30,9 @@ Slot = Annotated[
 Word = Annotated[str, Meta(pattern=r"^[^\x00]+\Z", max_length=4096, description="some text without NUL characters")]
 
 
+Missing = Literal["hold", "linear", "nan-refuse"]
+Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+
 _BROKER = ("mqtt://", "mqtts://")
 _SLOT = "slot:"
 
@@ -158,6 +161,9 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     width: Annotated[int, Meta(ge=1, le=32_768)] | None = None
     height: Annotated[int, Meta(ge=1, le=32_768)] | None = None
     fps: Annotated[float, Meta(gt=0, le=1000)] | None = None
+    missing: Missing | dict[Word, Missing] | None = None
+    missing_s: Seconds | dict[Word, Seconds] | None = None
+    late_s: Seconds | None = None
     pixel_format: (
         Annotated[str, Meta(pattern=r"^[A-Za-z0-9 ]{4}\Z", description="four letters or digits, such as MJPG")] | None
     ) = None
@@ -329,7 +335,9 @@ def with_governor(config: Config) -> Config:
 
 def clash_of_outputs(pipelines: Sequence[PipelineConfig]) -> str | None:
     """What would be overwritten: a file that is written twice, or a source. None where all is well."""
-    sources = {os.path.realpath(pipeline.source) for pipeline in pipelines}
+    # A recording may be followed by what is said of it, as in log.csv?follow=1.
+    words = [pipeline.source for pipeline in pipelines]
+    sources = {os.path.realpath(path) for word in words for path in (word, word.rpartition("?")[0] or word)}
     taken: set[str] = set()
     for index, pipeline in enumerate(pipelines):
         places = ["-" if word == "-" else os.path.realpath(word) for word in pipeline.output]

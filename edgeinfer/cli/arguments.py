@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,14 @@ def numbers(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor three with commas between") from None
+
+
+def for_channels(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """One value for all channels, or `temp=hold,vib=linear`."""
+
+    def read_all(text: str) -> Any:
+        if "=" not in text:
+            return read(text)
+        return {name: read(value) for name, _, value in (part.partition("=") for part in text.split(","))}
+
+    return read_all

@@ -20,6 +20,7 @@ from edgeinfer.cli.arguments import (
     add_model_arguments,
     add_mqtt_arguments,
     flag_of,
+    for_channels,
     mqtt_flag_of,
     number,
     stated_flags,
@@ -57,7 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", metavar="M", help="a .tflite or .onnx file, a bundle folder, the name of a bundle, or slot:NAME")
     add(
-        "--source", metavar="S", help="/dev/video0, camera://0, rtsp://…, a video, image, folder or glob, synthetic://…"
+        "--source",
+        metavar="S",
+        help="/dev/video0, camera://0, rtsp://…, a video, image, folder or glob, synthetic://…; of samples"
+        " serial:///dev/ttyUSB0, mic://, a .wav, .csv or .jsonl, sqlite://…, mqtt://…/topic, - (lines on stdin)",
     )
     add("--device", metavar="D", help="auto (default), cpu, gpu, edgetpu, npu, or one that 'edgeinfer devices' names")
     add("--threads", metavar="N", type=whole, help="threads of the runtime")
@@ -96,6 +100,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="no live line, no closing line, only warnings")
     add_model_arguments(parser)
     add_mqtt_arguments(parser)
+    sensor = parser.add_argument_group("samples of a sensor")
+    sensor.add_argument(
+        "--missing",
+        metavar="HOW",
+        type=for_channels(str),
+        help="where one is missing: hold, linear or nan-refuse, or for each channel: temp=hold,vib=linear",
+    )
+    sensor.add_argument(
+        "--missing-s",
+        metavar="S",
+        type=for_channels(number),
+        help="for so many seconds at most, or for each channel: temp=60,vib=0.1",
+    )
+    sensor.add_argument("--late-s", metavar="S", type=number, help="how far behind the newest one may come")
     camera = parser.add_argument_group("what a camera is asked for")
     camera.add_argument("--width", metavar="PX", type=whole, help="of the picture")
     camera.add_argument("--height", metavar="PX", type=whole, help="of the picture")

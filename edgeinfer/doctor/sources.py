@@ -26,6 +26,8 @@ def sources(patient: Patient) -> Iterator[Finding]:
             driver = driver_name(each.source, SOURCES.names())
             if driver == "camera":
                 yield from _of_pipeline(each)
+            elif driver == "serial":
+                yield from _of_port(each)
         except SourceError as refused:
             yield Finding("error", f"pipeline {each.name}: {refused.message}", refused.hint)
     if not patient.pipelines and patient.roots.is_here:
@@ -40,6 +42,18 @@ def _of_node(node: Path) -> Iterator[Finding]:
     except SourceError as closed:
         if "no permission" in closed.message:
             yield Finding("warning", closed.message, closed.hint)
+
+
+def _of_port(config: PipelineConfig) -> Iterator[Finding]:
+    """Only looked at: to open it would set many a sensor back. Raises SourceError."""
+    from edgeinfer.sources import serial  # Whoever has no sensor needs no pyserial.
+
+    port = serial.read_port(config.source)
+    serial.check_access(config.source, port)
+    steady = serial.stable_name(port.device)
+    if steady is not None:
+        said = f"pipeline {config.name}: {port.device} may have another number after the next start"
+        yield Finding("warning", said, f"serial://{steady}")
 
 
 def _of_pipeline(config: PipelineConfig) -> Iterator[Finding]:

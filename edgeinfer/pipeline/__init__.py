@@ -584,7 +584,7 @@ class Pipeline:
     def _look_after_source(self, last_frame_ns: int) -> int:
         """Nothing came for a while: is that a source that never delivers, a hung read, or patience?"""
         now_ns = self._clock.monotonic_ns()
-        silent_s = (now_ns - last_frame_ns) / 1e9
+        silent_s = (now_ns - max(last_frame_ns, self._capture.looked_ns)) / 1e9
         if self.tally["captured"] == 0 and not self._limits.patient:
             if silent_s > self._limits.first_frame_s:
                 raise SourceError(f"{self._source.uri} delivered no frame within {self._limits.first_frame_s:g} s")

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
 from edgeinfer.bundle import Bundle, Overrides, load_bundle
 from edgeinfer.clock import Clock
@@ -20,8 +21,10 @@ from edgeinfer.result import IdMaker
 from edgeinfer.scene.scene import Scene
 from edgeinfer.scene.tracker import SCORE_FLOOR
 from edgeinfer.sinks import Sink, SinkOptions, open_sink, sink_name
-from edgeinfer.sources import Source, SourceOptions, open_source
-from edgeinfer.sources.absent import absent_source
+from edgeinfer.sources import SampleSource, Source, SourceOptions, open_any
+from edgeinfer.sources.absent import AbsentSource, absent_source
+from edgeinfer.sources.account import Account
+from edgeinfer.sources.windows import Evenness, Windows
 from edgeinfer.words import unknown
 
 
@@ -56,14 +59,21 @@ def open_pipeline(
     gate = _gate(config)
     options = _source_options(config)
 
-    def reopen() -> Source:
-        return open_source(config.source, options, clock=clock)
+    account = Account()
+
+    def open_() -> Source | SampleSource:
+        return open_any(config.source, options, clock=clock)
 
     with ExitStack() as opened:
-        source = _patiently(reopen, config.source) if patient else reopen()
-        opened.callback(source.close)
-        usual = open_model_of(config, model or config.model, live=source.live, node=node, clock=clock, devices=devices)
+        raw = _patiently(open_, config.source) if patient else open_()
+        opened.callback(raw.close)
+        usual = open_model_of(config, model or config.model, live=raw.live, node=node, clock=clock, devices=devices)
         opened.callback(usual.close)
+
+        def fitted(source: Source | SampleSource) -> Source:
+            return _fitted(source, usual.bundle, config, account, clock)
+
+        source = fitted(raw)
         _check_lighter(config, usual.bundle)
         _check_outputs(config, usual.bundle)
         scene = _scene(config, usual.bundle, clock, kept=keeps_events)
@@ -79,7 +89,7 @@ def open_pipeline(
             _sufficing(source, needed),
             outputs,
             name=config.name,
-            reopen=lambda: _sufficing(reopen(), needed),
+            reopen=lambda: _sufficing(fitted(open_()), needed),
             limits=Limits(
                 frames=config.frames,
                 max_age_ms=config.max_age,
@@ -163,7 +173,39 @@ def _scene(config: PipelineConfig, bundle: Bundle, clock: Clock, *, kept: bool) 
     return Scene(config.rule, track=_follows(config), new_id=IdMaker(clock.unix_ns), blur=config.blur, kept=kept)
 
 
-def _patiently(open_: Callable[[], Source], word: str) -> Source:
+def _fitted(
+    source: Source | SampleSource, bundle: Bundle, config: PipelineConfig, account: Account, clock: Clock
+) -> Source:
+    """What the model takes: pictures as they come, or windows of samples. Raises UsageError where it takes the other,
+    and for what is said of the other."""
+    if isinstance(source, AbsentSource):
+        return source
+    if not isinstance(source, SampleSource):
+        if bundle.window is not None:
+            source.close()
+            said = f"{bundle.name} takes samples, and {config.source!r} gives pictures"
+            raise UsageError(said, hint="a sensor is serial:///dev/ttyUSB0, a microphone mic://, a recording log.csv")
+        for name in ("missing", "missing_s", "late_s"):
+            if getattr(config, name) is not None:
+                raise UsageError(f"{name} is for samples, and {config.source!r} gives pictures")
+        return source
+    if bundle.window is None:
+        source.close()
+        said = f"{bundle.name} takes pictures, and {config.source!r} gives samples"
+        raise UsageError(said, hint="a camera is /dev/video0, a stream rtsp://…")
+    if config.gate is not None:
+        raise UsageError(f"gate is for pictures, and {config.source!r} gives samples")
+    evenness = Evenness(config.missing, config.missing_s, config.late_s)
+    try:
+        windows = Windows(source, bundle.window, evenness=evenness, account=account, clock=clock)
+    except SourceError:
+        source.close()
+        raise
+    # The pipeline hands a window on as it does a frame; only the model looks into it.
+    return cast("Source", windows)
+
+
+def _patiently(open_: Callable[[], Source | SampleSource], word: str) -> Source | SampleSource:
     try:
         return open_()
     except SourceError as error:

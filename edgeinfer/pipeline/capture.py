@@ -91,6 +91,11 @@ class Capture:
         """Since when the source is being opened again; None while it is not."""
         return self._opening_since_ns
 
+    @property
+    def looked_ns(self) -> int:
+        """When the source last had an answer of what it reads from; 0 for one that does not say. See Source."""
+        return int(getattr(self._source, "looked_ns", 0))
+
     def start(self) -> None:
         self._start_thread()
 

@@ -18,6 +18,11 @@ SCHEMES = {
     "http": "rtsp",
     "https": "rtsp",
     "synthetic": "synthetic",
+    "serial": "serial",
+    "mic": "mic",
+    "sqlite": "sqlite",
+    "mqtt": "mqtt",
+    "mqtts": "mqtt",
 }
 CAMERA_PREFIXES = ("/dev/video", "/dev/v4l/")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -25,16 +30,15 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp"}
     | {".ogv", ".h264", ".264", ".h265", ".265", ".mjpg", ".mjpeg", ".y4m"}
 )
-FILE_DRIVERS = ("images", "video")
+SAMPLE_SUFFIXES = {".wav": "wav", ".wave": "wav", ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+FILE_DRIVERS = ("images", "video", "wav", "csv", "jsonl", "stdin")
 SNIFF_BYTES = 512
 NEIGHBOURS_MAX = 1000
 WORD_MAX = 4096
 
-# Words of the plan that no driver of this version answers to.
-NOT_YET_SCHEMES = frozenset({"serial", "mic"})
-NOT_YET_SUFFIXES = frozenset({".wav", ".csv"})
-
-_WHERE_TO_LOOK = "a camera is /dev/video0, a stream rtsp://…, a drawn picture synthetic://…"
+_WHERE_TO_LOOK = (
+    "a camera is /dev/video0, a stream rtsp://…, a sensor serial:///dev/ttyUSB0, a drawn picture synthetic://…"
+)
 
 
 def driver_name(word: str, known: Iterable[str]) -> str:
@@ -49,9 +53,17 @@ def driver_name(word: str, known: Iterable[str]) -> str:
         return _scheme_driver(scheme.lower(), known)
     if word.startswith(CAMERA_PREFIXES):
         return "camera"
-    if word == "-":
-        raise _not_yet("- (standard input)")
+    if word == "-" or word.startswith("-?"):
+        return "stdin"
     return _path_driver(word)
+
+
+def split_query(word: str) -> tuple[Path, str]:
+    """A file of samples and what is said of it: `log.csv?follow=1`. A file that has a ? in its name is that file."""
+    path, mark, query = word.rpartition("?")
+    if not mark or Path(path).suffix.lower() not in SAMPLE_SUFFIXES or Path(word).exists():
+        return Path(word), ""
+    return Path(path), query
 
 
 def is_glob(word: str) -> bool:
@@ -59,11 +71,11 @@ def is_glob(word: str) -> bool:
 
 
 def sniff(head: bytes) -> str | None:
-    """What the first bytes of a file say: image, video or text; None where they say nothing."""
+    """What the first bytes of a file say: image, video, sound or text; None where they say nothing."""
     if head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")):
         return "image"
     if head[:4] == b"RIFF":
-        return {b"WEBP": "image", b"AVI ": "video"}.get(head[8:12])
+        return {b"WEBP": "image", b"AVI ": "video", b"WAVE": "sound"}.get(head[8:12])
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
         return "video"
     if head.startswith((b"\x1aE\xdf\xa3", b"FLV\x01", b"OggS", b"\0\0\x01\xba", b"\0\0\x01\xb3", b"YUV4MPEG2")):
@@ -94,8 +106,6 @@ def cannot_read(word: str, failed: OSError | ValueError) -> SourceError:
 def _scheme_driver(scheme: str, known: Iterable[str]) -> str:
     if scheme in SCHEMES:
         return SCHEMES[scheme]
-    if scheme in NOT_YET_SCHEMES:
-        raise _not_yet(f"{scheme}://")
     plugins = set(known) - set(SCHEMES.values()) - set(FILE_DRIVERS)
     if scheme in plugins:
         return scheme
@@ -103,33 +113,34 @@ def _scheme_driver(scheme: str, known: Iterable[str]) -> str:
 
 
 def _path_driver(word: str) -> str:
-    path = Path(word)
     try:
+        path, _ = split_query(word)
         if path.is_dir():
             return "images"
         if path.is_file():
             return _file_driver(path)
         if path.exists():
-            raise SourceError(f"{word!r} is neither a file nor a folder", hint=_WHERE_TO_LOOK)
+            raise SourceError(f"{str(path)!r} is neither a file nor a folder", hint=_WHERE_TO_LOOK)
     except (OSError, ValueError) as failed:
         raise cannot_read(word, failed) from failed
-    if is_glob(word):
+    if is_glob(str(path)):
         return "images"
-    raise SourceError(f"no such file: {word!r}", hint=_nearest_hint(word, path))
+    raise SourceError(f"no such file: {str(path)!r}", hint=_nearest_hint(str(path), path))
 
 
 def _file_driver(path: Path) -> str:
     suffix = path.suffix.lower()
-    if suffix in NOT_YET_SUFFIXES:
-        raise _not_yet(f"{suffix} files")
+    if suffix in SAMPLE_SUFFIXES:
+        return SAMPLE_SUFFIXES[suffix]
     head = read_head(path)
     if suffix in IMAGE_SUFFIXES:
         return "images"
     if suffix in VIDEO_SUFFIXES:
         return "video"
     seen = sniff(head)
-    if seen in ("image", "video"):
-        return "images" if seen == "image" else "video"
+    driver = {"image": "images", "video": "video", "sound": "wav"}.get(seen or "")
+    if driver is not None:
+        return driver
     what = "is text" if seen == "text" else "is neither an image nor a video that is known here"
     raise SourceError(f"{str(path)!r} {what}", hint="give an image, a video, a folder of images or a camera")
 
@@ -147,10 +158,6 @@ def _nearest_hint(word: str, path: Path) -> str:
     schemes = {scheme: f"{scheme}://" for scheme in SCHEMES} | {"video0": "/dev/video0", "dev/video0": "/dev/video0"}
     meant = nearest(word.rstrip(":/").lower(), schemes)
     return f"did you mean {schemes[meant]!r}?" if meant else _WHERE_TO_LOOK
-
-
-def _not_yet(what: str) -> SourceError:
-    return SourceError(f"this version has no driver for {what}", hint=_WHERE_TO_LOOK)
 
 
 def _is_text(head: bytes) -> bool:

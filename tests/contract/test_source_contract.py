@@ -62,7 +62,11 @@ WORDS: dict[str, Callable[[Path], str]] = {
 }
 
 
-@pytest.fixture(params=SOURCES.names())
+# What they promise stands in unit/sources: their readings are no frames.
+OF_SAMPLES = frozenset({"serial", "mic", "wav", "csv", "jsonl", "sqlite", "stdin", "mqtt"})
+
+
+@pytest.fixture(params=[name for name in SOURCES.names() if name not in OF_SAMPLES])
 def word(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param not in WORDS:
         pytest.skip(f"no word known here for the plugin {request.param!r}")

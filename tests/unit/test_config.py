@@ -1,6 +1,6 @@
 import pytest
 
-from edgeinfer.config import read_config
+from edgeinfer.config import PipelineConfig, clash_of_outputs, read_config
 from edgeinfer.errors import ConfigError
 
 ONE = '[[pipeline]]\nmodel = "m.tflite"\nsource = "/dev/video0"\n'
@@ -99,3 +99,19 @@ def test_two_pipelines_may_share_stdout(configured):
 def test_a_missing_configuration_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"cannot read .*absent\.toml: No such file"):
         read_config(tmp_path / "absent.toml")
+
+
+def test_a_recording_is_not_overwritten_whatever_is_said_of_it(tmp_path):
+    log = tmp_path / "log.csv"
+    pipeline = PipelineConfig(model="m", source=f"{log}?follow=1", output=(str(log),))
+    assert "is a source, and would be overwritten" in clash_of_outputs([pipeline])
+
+
+def test_what_is_missing_is_said_for_all_channels_or_for_each(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text('[[pipeline]]\nmodel = "m"\nsource = "-"\nmissing = { temp = "hold" }\nmissing_s = 3\n')
+    (pipeline,) = read_config(path).pipeline
+    assert (pipeline.missing, pipeline.missing_s) == ({"temp": "hold"}, 3)
+    path.write_text('[[pipeline]]\nmodel = "m"\nsource = "-"\nmissing = "guess"\n')
+    with pytest.raises(ConfigError, match=r"pipeline\[0\].missing"):
+        read_config(path)

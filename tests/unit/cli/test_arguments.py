@@ -7,6 +7,7 @@ import argparse
 import pytest
 
 from edgeinfer.cli import Parser, main, run
+from edgeinfer.cli.arguments import for_channels, number
 from edgeinfer.errors import UsageError
 
 NEEDED = ["--model", "m.tflite", "--source", "a.mp4"]
@@ -115,3 +116,10 @@ def test_every_flag_of_run_is_explained():
     parser = Parser()
     run.add_arguments(parser)
     assert [action.dest for action in parser._actions if not action.help] == []
+
+
+def test_a_value_for_all_channels_or_for_each():
+    assert for_channels(str)("hold") == "hold"
+    assert for_channels(number)("temp=60,vib=0.1") == {"temp": 60.0, "vib": 0.1}
+    with pytest.raises(argparse.ArgumentTypeError, match="'x' is not a number"):
+        for_channels(number)("temp=x")

@@ -34,6 +34,13 @@ def fails(word: str, *, options: SourceOptions | None = None) -> str:
         ("http://host/stream.mjpg", "rtsp"),
         ("https://host/stream.m3u8", "rtsp"),
         ("synthetic://noise", "synthetic"),
+        ("serial:///dev/ttyUSB0?baud=9600", "serial"),
+        ("mic://", "mic"),
+        ("sqlite:///a.db?table=t", "sqlite"),
+        ("mqtt://broker/a/+", "mqtt"),
+        ("mqtts://broker/a", "mqtt"),
+        ("-", "stdin"),
+        ("-?format=csv", "stdin"),
         ("wafer://3", "wafer"),
         ("no/such/*.jpg", "images"),
     ],
@@ -83,16 +90,18 @@ def test_missing_file_names_a_neighbour_or_a_word(tmp_path: Path) -> None:
     assert "'synthetic://'" in fails("synthetik")
 
 
-@pytest.mark.parametrize("word", ["-", "mic://", "serial:///dev/ttyUSB0"])
-def test_words_of_the_plan_without_a_driver_say_so(word: str) -> None:
-    assert "this version has no driver for" in fails(word)
-
-
-@pytest.mark.parametrize("suffix", [".wav", ".csv"])
-def test_files_of_the_plan_without_a_driver_say_so(tmp_path: Path, suffix: str) -> None:
-    file = tmp_path / f"x{suffix}"
-    file.write_bytes(b"1,2\n")
-    assert f"no driver for {suffix} files" in fails(str(file))
+def test_what_is_said_of_a_file_of_samples_is_no_part_of_its_name(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("time,a\n1,2\n")
+    assert driver_name(f"{log}?follow=1", NAMES) == "csv"
+    odd = tmp_path / "odd.csv?follow=1"
+    odd.write_bytes(b"\xff\xd8\xff")
+    assert driver_name(str(odd), NAMES) == "images"
+    assert "no such file: " in fails(f"{tmp_path}/lob.csv?follow=1")
+    assert "log.csv" in fails(f"{tmp_path}/lob.csv?follow=1")
+    bare = tmp_path / "sound"
+    bare.write_bytes(b"RIFF\0\0\0\0WAVEfmt ")
+    assert driver_name(str(bare), NAMES) == "wav"
 
 
 def test_bad_files_are_one_line_each(tmp_path: Path) -> None:
@@ -166,5 +175,5 @@ def test_an_empty_query_says_nothing() -> None:
 
 
 def test_every_driver_of_the_table_loads() -> None:
-    for name in ("camera", "images", "rtsp", "synthetic", "video"):
+    for name in SOURCES.names():
         assert callable(SOURCES.get(name))
