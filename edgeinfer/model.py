@@ -226,13 +226,18 @@ class Model:
             WindowFitter(self._runtime.inputs[bundle.window.index], bundle.window),
         )
 
+        last_seq = -1
+
         def fit_window(window: Frame | Window) -> Fitted:
+            nonlocal last_seq
             if not isinstance(window, Window):
                 raise UsageError(f"{bundle.name} takes samples, not pictures")
             if self._recurrence is not None:
-                if not window.follows:
+                # A live window may have been dropped on its way here.
+                if not window.follows or window.seq != last_seq + 1:
                     self._recurrence.reset()
                 self._recurrence.feed(self._runtime)
+                last_seq = window.seq
             return window_fitter.fit(window, self._runtime.input(index))
 
         return fit_window

@@ -40,10 +40,15 @@ class Address:
         return f"mqtt{'' if self.tls is None else 's'}://{host}:{self.port}"
 
 
-def read_address(config: UplinkConfig, *, url_error: type[EdgeInferError] = ConfigError) -> Address:
-    """Read the files that `config` names. Raises `url_error` for the URL, ConfigError for all else: one line each."""
+def read_address(
+    config: UplinkConfig, *, url_error: type[EdgeInferError] = ConfigError, is_uplink: bool = True
+) -> Address:
+    """Read the files that `config` names. Raises `url_error` for the URL, ConfigError for all else: one line each.
+
+    is_uplink: systemd's credentials, where no file is named, are for the broker of `[uplink]` and for no other.
+    """
     parts = _split(config.url, url_error)
-    user, password = _credentials(config, parts)
+    user, password = _credentials(config, parts, is_uplink=is_uplink)
     return Address(
         host=parts.hostname or "",
         port=_port(parts, config.url, url_error),
@@ -86,24 +91,24 @@ def _port(parts: SplitResult, url: str, error: type[EdgeInferError]) -> int:
     return port or _PORTS[parts.scheme]
 
 
-def _credentials(config: UplinkConfig, parts: SplitResult) -> tuple[str | None, str | None]:
+def _credentials(config: UplinkConfig, parts: SplitResult, *, is_uplink: bool) -> tuple[str | None, str | None]:
     user = None if parts.username is None else unquote(parts.username)
     if user is not None and config.user_file is not None:
         raise ConfigError("uplink.user_file: the URL names a user already", hint="take one of them away")
     if user is None:
-        user = _secret("user_file", config.user_file, "mqtt-user")
-    password = _secret("password_file", config.password_file, "mqtt-password")
+        user = _secret("user_file", config.user_file, "mqtt-user" if is_uplink else None)
+    password = _secret("password_file", config.password_file, "mqtt-password" if is_uplink else None)
     if password is not None and user is None:
         raise ConfigError("uplink.password_file: there is a password and no user", hint="name one in uplink.user_file")
     return user, password
 
 
-def _secret(key: str, path: str | None, credential: str) -> str | None:
+def _secret(key: str, path: str | None, credential: str | None) -> str | None:
     """The line of the file, or else systemd's credential of that name. None where there is neither."""
     if path is not None:
         return _one_line(f"uplink.{key}", Path(path))
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    place = Path(folder) / credential if folder else None
+    place = Path(folder) / credential if folder and credential else None
     return _one_line(f"credential {credential}", place) if place is not None and place.exists() else None
 
 

@@ -41,7 +41,9 @@ def open_mqtt(word: str, options: SourceOptions, clock: Clock) -> MqttSource:
     query.done()
     if form.format is not None and form.format.startswith("struct:"):
         raise SourceError(f"{shown!r}: binary records come from serial:// only", hint="format=csv, json or keyvalue")
-    link = open_subscriber(subscriber_config(f"{scheme.lower()}://{host}", **stated))
+    # Whoever runs that broker must not be sent the password of the node's own.
+    config = subscriber_config(f"{scheme.lower()}://{host}", is_uplink=False, **stated)
+    link = open_subscriber(config, is_uplink=False)
     return MqttSource(shown, link, topic, form, clock, options.open_timeout_s)
 
 

@@ -31,24 +31,27 @@ OPTIONS = (
 _ROOM_FOR_A_TOPIC = 128 << 10
 
 
-def subscriber_config(url: str, **options: Any) -> UplinkConfig:
-    """Where to listen, in the words of `[uplink]`: those of OPTIONS. Raises UsageError, ConfigError."""
+def subscriber_config(url: str, *, is_uplink: bool = True, **options: Any) -> UplinkConfig:
+    """Where to listen, in the words of `[uplink]`: those of OPTIONS. Raises UsageError, ConfigError.
+
+    is_uplink: whether it is the node's own broker, for which systemd's credentials are; see `read_address`.
+    """
     for name in options:
         if name not in OPTIONS:
             raise UsageError(unknown("option", name, OPTIONS))
     stated = {name: value for name, value in options.items() if value is not None}
     config = convert({"url": url, **stated}, UplinkConfig, UsageError)
     # What cannot be read now is said now, and not as one failed attempt after the other.
-    read_address(config, url_error=UsageError)
+    read_address(config, url_error=UsageError, is_uplink=is_uplink)
     return config
 
 
-def open_subscriber(config: UplinkConfig) -> MqttLink:
+def open_subscriber(config: UplinkConfig, *, is_uplink: bool = True) -> MqttLink:
     """A link that begins to connect at its next turn."""
     # Nobody else has a client id that was drawn: where it seems so, the broker is not well.
     stolen_s = (1.0, 30.0) if config.client_id is None else (30.0, 300.0)
     link = MqttLink(
-        lambda: read_address(config),
+        lambda: read_address(config, is_uplink=is_uplink),
         config.client_id or f"edgeinfer-{secrets.token_hex(6)}",
         keepalive_s=config.keepalive,
         backoff=Backoff(1.0, 30.0, random.random),

@@ -59,6 +59,14 @@ def test_a_state_is_carried_over_between_scales_and_forgotten_at_a_gap():
     assert sums[1] - 1006.0 in (1000.0, 1020.0)
 
 
+def test_a_state_is_forgotten_where_a_live_window_was_dropped_on_its_way():
+    state = TensorSpec("h", (1, 1), INT8, Quantization((20.0,), (0,)))
+    with make_model(state, state) as model:
+        sums = [ask(model, seq).values[0].value for seq in (0, 1, 3)]
+    assert sums[0] == sums[2] == 1006.0
+    assert sums[1] > sums[0]
+
+
 def test_only_what_is_made_up_is_said_to_be_so():
     state = TensorSpec("h", (1, 1), INT8, Quantization((20.0,), (0,)))
     with make_model(state, state) as model:

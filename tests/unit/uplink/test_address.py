@@ -112,6 +112,8 @@ def test_without_files_they_come_from_systemds_credentials(tmp_path, monkeypatch
     (tmp_path / "other").write_text("berta")
     assert (address().user, address().password) == ("anna", "geheim")
     assert address(user_file=tmp_path / "other").user == "berta"
+    stranger = read_address(UplinkConfig(url="mqtt://elsewhere"), is_uplink=False)
+    assert (stranger.user, stranger.password) == (None, None)
 
 
 @pytest.mark.parametrize(
