@@ -24,7 +24,8 @@ from sightings import (
 )
 
 from edgeinfer import run
-from edgeinfer.uplink.bodies import Ack, Answer, Command, Happening, SlotModel, ThresholdCommand
+from edgeinfer.event import Happening
+from edgeinfer.uplink.bodies import Ack, Answer, Command, SlotModel, ThresholdCommand
 from edgeinfer.uplink.message import Message
 from edgeinfer.uplink.messages import write_ack
 from edgeinfer.uplink.selection import Selection, message_of_result
