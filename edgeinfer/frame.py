@@ -44,6 +44,11 @@ class Frame:
     outlines: tuple[Outline, ...] = ()
 
     @property
+    def nbytes(self) -> int:
+        """What it takes in memory, as good as all of it."""
+        return int(self.pixels.nbytes)
+
+    @property
     def width(self) -> int:
         """Of the picture as it was taken."""
         return int(self.pixels.shape[1]) if self.full_size is None else self.full_size[0]
@@ -77,3 +82,8 @@ class Window:
     position_s: float | None = None
     filled: float = 0.0
     follows: bool = True
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory, as good as all of it."""
+        return int(self.values.nbytes)
