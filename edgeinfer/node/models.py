@@ -6,7 +6,8 @@ import logging
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -34,8 +35,8 @@ _HOLD_S = 5.0
 _WARM_RUNS = 3
 _HANGS_S = 10.0
 _HANGS_TIMES = 20
-# Who drops more than that in any case is not helped by frames that wait.
-_STEADY_SHARE = 0.01
+# Who drops more than that in any case is not helped by frames that wait. One frame of the last thirty is no such case.
+_STEADY_SHARE = 0.1
 # A moment in which somebody else needs the board is no reason: it has to do worse so many times in a row, and so long.
 _STRIKES = 3
 _WORSE_S = 8.0
@@ -282,7 +283,10 @@ class Models:
         )
 
     def _begin(self, slot: str, pipelines: Sequence[Pipeline]) -> None:
-        self._cushion(pipelines)
+        with self._cushion(pipelines):
+            self._begin_trial(slot, pipelines)
+
+    def _begin_trial(self, slot: str, pipelines: Sequence[Pipeline]) -> None:
         installed = self._store.begin_trial(slot)
         self._say_news(slot)
         if installed is None:
@@ -387,24 +391,30 @@ class Models:
         Raises EdgeInferError where it cannot be opened or run; then the former, whose word `back` gives, goes on.
         """
         if not any(is_exclusive(each.device) for each in pipelines):
-            self._cushion(pipelines)
             try:
-                models = self._open_all(pipelines, word, devices)
+                with self._cushion(pipelines):
+                    models = self._open_all(pipelines, word, devices)
             except RuntimeFailed:
                 raise
             except DeviceNotFound as busy:
                 log.info("cannot be opened beside the active model: %s", busy)
             else:
-                self._cushion(pipelines)
                 for pipeline, model in zip(pipelines, models, strict=True):
                     pipeline.exchange(model)
                 return True
         return self._exchange_held(pipelines, word, devices, back)
 
-    def _cushion(self, pipelines: Sequence[Pipeline]) -> None:
-        """What follows takes the cores now and then."""
-        for each in pipelines:
-            if self._meters[each.name].measure().dropped_share < _STEADY_SHARE:
+    @contextmanager
+    def _cushion(self, pipelines: Sequence[Pipeline]) -> Iterator[None]:
+        """What is done within takes the cores now and then, however long: meanwhile, and for a while after, frames of
+        these may wait."""
+        steady = [each for each in pipelines if self._meters[each.name].measure().dropped_share < _STEADY_SHARE]
+        for each in steady:
+            each.cushion(lasting=True)
+        try:
+            yield
+        finally:
+            for each in steady:
                 each.cushion()
 
     def _exchange_held(
