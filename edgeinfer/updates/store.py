@@ -435,7 +435,7 @@ class Store:
         self._control.set(row.slot, step, reason, candidate=None, attempts=0)
 
     def _deny(self, failed: Installed, reason: str, others: Collection[str | None]) -> None:
-        """By its manifest and its files, but never what another model of the slot is. others: their manifests' sha256."""
+        """By manifest and files, but never what another model of the slot is. others: the sha256 of their manifests."""
         held = [each for each in map(self._known, others) if each is not None]
         names = {failed.sha256, content_of(failed.manifest)}
         kept = {each.sha256 for each in held} | {content_of(each.manifest) for each in held}
