@@ -35,7 +35,7 @@ _OLD_BEFORE_SAID = 30
 _DELAYED_FRAMES = 120
 _DELAYED_BYTES = 128 << 20
 # And what may wait while one is opened beside it, which takes the cores now and then.
-_CUSHIONED_FRAMES = 16
+_CUSHIONED_FRAMES = 30
 
 __all__ = ["Limits", "Look", "Pipeline", "PipelineFacts", "Report", "Work"]
 
@@ -284,7 +284,7 @@ class Pipeline:
         self._look = look
 
     def cushion(self, *, lasting: bool = False) -> None:
-        """For the next sixty frames of a live source let up to sixteen wait, then fewer, rather than give way to the
+        """For the next 120 frames of a live source let up to thirty wait, then fewer, rather than give way to the
         newest. lasting: until it is called again."""
         if isinstance(self._handoff, Mailbox):
             self._handoff.delay(_CUSHIONED_FRAMES, _DELAYED_BYTES, lasting=lasting)

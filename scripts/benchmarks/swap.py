@@ -139,8 +139,12 @@ class _Record:
 
 
 def _swap(store: Store, node: Node, record: _Record, bundle: Path, release: int) -> int:
-    """Let a release wait, and look after it until it is kept: once it is on trial, and five frames have been answered,
-    the swap is over. How many frames were dropped until then."""
+    """Let a release wait, and look after it until it is kept: from when the node can begin its trial until five frames
+    of it have been answered is the swap. How many frames were dropped meanwhile."""
+    from edgeinfer.node.judge import ENOUGH_ANSWERS
+
+    known = len(record.ages_ms) + ENOUGH_ANSWERS
+    _wait(lambda: len(record.ages_ms) > known)
     # The same model each time: what else this machine does must not undo it.
     store.stage(bundle, _SLOT, release, trial_s=0, p95_ms=_NEVER_TOO_SLOW_MS)
     before = _dropped(node)

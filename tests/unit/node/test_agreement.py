@@ -10,7 +10,7 @@ import pytest
 from edgeinfer.clock import Clock
 from edgeinfer.frame import Frame
 from edgeinfer.node.agreement import Agreement, iou
-from edgeinfer.node.judge import Measure, fault_of
+from edgeinfer.node.judge import Measure, Meter, fault_of
 from edgeinfer.node.shadow import Shadow, in_words
 from edgeinfer.result import Classification, Detection, Outcome
 
