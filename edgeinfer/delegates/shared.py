@@ -125,7 +125,7 @@ class _Opened:
         self.runtime = runtime
         self.cores = cores
         self.turns = Turns()
-        self.holders = 0
+        self.holders = 1
 
 
 class Shared:
@@ -178,6 +178,8 @@ class Devices:
     """The devices that the pipelines of one process use: who asks for the same model on the same device shares it."""
 
     def __init__(self) -> None:
+        # Two locks: who lets go of a device, between two frames, never waits while another one is being opened.
+        self._opening = threading.Lock()
         self._lock = threading.Lock()
         self._board: Board | None = None
         self._opened: dict[_Wish, _Opened] = {}
@@ -195,16 +197,25 @@ class Devices:
         """As `open_device`, which is asked for what nobody has open yet."""
         shapes = tuple(spec.shape for spec in file.inputs)
         wish = _Wish(file.sha256, str(file.path), shapes, word, threads, paced, isolate)
-        with self._lock:
-            opened = self._opened.get(wish)
+        with self._opening:
+            opened = self._held(wish)
             if opened is None:
                 self._board = self._board or recognise_board()
                 runtime = open_device(
                     file, word, threads=threads, paced=paced, isolate=isolate, golden=golden, board=self._board
                 )
-                opened = self._opened[wish] = _Opened(runtime, big_cores(self._board))
-            opened.holders += 1
+                opened = _Opened(runtime, big_cores(self._board))
+                with self._lock:
+                    self._opened[wish] = opened
         return Shared(opened, lambda: self._let_go(wish, opened))
+
+    def _held(self, wish: _Wish) -> _Opened | None:
+        """What is open already, held once more."""
+        with self._lock:
+            opened = self._opened.get(wish)
+            if opened is not None:
+                opened.holders += 1
+            return opened
 
     def _let_go(self, wish: _Wish, opened: _Opened) -> None:
         with self._lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from edgeinfer.board.busy import core_time
 from edgeinfer.frame import Frame
 from edgeinfer.model import Answer
 from edgeinfer.pipeline import Pipeline
@@ -18,6 +19,11 @@ _SLOWER = 1.5
 _SLOWER_MS = 2.0
 _MORE_DROPPED = 0.1
 _ENOUGH_FRAMES = 50
+# Of the time of all cores. Where others take as much as the second in any case, how long a frame takes is chance.
+_BUSIER = 0.15
+_MOST_OF_IT = 0.75
+# Of the time between two frames: what waits can be made up for then.
+_KEEPS_UP = 0.75
 # Neither is the model's doing.
 _ASKED_FOR = frozenset({"paused", "rate"})
 
@@ -47,11 +53,18 @@ class Meter:
     def begin(self) -> None:
         self._latencies_ms: deque[float] = deque(maxlen=_LATENCIES_KEPT)
         self._answers = 0
+        self._first: tuple[int, int] | None = None
+        self._last = (0, 0)
         self._captured, self._dropped, self._lost = self._counts()
+        self._core_time = core_time()
 
     def look(self, frame: Frame, answer: Answer) -> None:
         self._latencies_ms.append(took_ms(answer))
         self._answers += 1
+        first, now = self._first, (frame.seq, frame.captured_ns)
+        if first is None or now < first:  # A source that was opened again counts anew.
+            self._first = now
+        self._last = now
 
     def measure(self) -> Measure:
         captured, dropped, lost = self._counts()
@@ -62,6 +75,20 @@ class Meter:
             dropped - self._dropped,
             lost - self._lost,
         )
+
+    def keeps_up(self) -> bool:
+        """Whether most frames take less than three quarters of the time between two, so that some may wait; True
+        while that is not known. How many are dropped does not say it: what takes the cores now and then drops some."""
+        latencies_ms, first, last = sorted(self._latencies_ms.copy()), self._first, self._last
+        if not latencies_ms or first is None or last[0] <= first[0]:
+            return True
+        period_ms = (last[1] - first[1]) / 1e6 / (last[0] - first[0])
+        return latencies_ms[len(latencies_ms) // 2] < _KEEPS_UP * period_ms
+
+    def others(self) -> float:
+        """What other programs took of the cores' time meanwhile, 0..1; 0 where the kernel does not say."""
+        now = core_time()
+        return 0.0 if now is None or self._core_time is None else now.others_since(self._core_time)
 
     def _counts(self) -> tuple[int, int, int]:
         counts = self.pipeline.tally.snapshot()
@@ -96,6 +123,11 @@ def slowest_ms(before: Measure | None, budget_ms: float | None) -> float | None:
 def is_enough(now: Measure) -> bool:
     """Whether something can be said by that."""
     return now.answers >= ENOUGH_ANSWERS or now.captured >= _ENOUGH_FRAMES
+
+
+def is_excused(others: float, others_before: float) -> bool:
+    """Whether other programs take so much, or so much more than before, that slow answers say nothing of the model."""
+    return others > min(others_before + _BUSIER, _MOST_OF_IT)
 
 
 def fault_of(now: Measure, before: Measure | None, budget_ms: float | None = None) -> str | None:

@@ -6,7 +6,8 @@ import logging
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -19,7 +20,7 @@ from edgeinfer.delegates import is_exclusive
 from edgeinfer.errors import DeviceNotFound, EdgeInferError, ModelError, OutputError, RuntimeFailed, SourceError
 from edgeinfer.frame import Frame
 from edgeinfer.model import Answer, Model
-from edgeinfer.node.judge import ENOUGH_ANSWERS, Measure, Meter, fault_of, is_enough, slowest_ms
+from edgeinfer.node.judge import ENOUGH_ANSWERS, Measure, Meter, fault_of, is_enough, is_excused, slowest_ms
 from edgeinfer.node.shadow import Shadow, in_words
 from edgeinfer.pipeline import Pipeline
 from edgeinfer.quantity import parse_share
@@ -34,8 +35,6 @@ _HOLD_S = 5.0
 _WARM_RUNS = 3
 _HANGS_S = 10.0
 _HANGS_TIMES = 20
-# Who drops more than that in any case is not helped by frames that wait.
-_STEADY_SHARE = 0.01
 # A moment in which somebody else needs the board is no reason: it has to do worse so many times in a row, and so long.
 _STRIKES = 3
 _WORSE_S = 8.0
@@ -71,9 +70,10 @@ class _OtherDevice(DeviceNotFound):
 class _Trial:
     """A release that is being tried. meters: of the pipelines that it runs in, or shall run in.
 
-    begun_ns: since when it answers, None while it is still in the shadow. before: of the model that it replaced, and
-    devices what that ran on, by pipeline. judged: how often each pipeline was; strikes: how often it did worse of late,
-    and worse_since_ns since when.
+    begun_ns: since when it answers, None while it is still in the shadow. before: of the model that it replaced,
+    others_before what other programs took of the cores then, and devices what it ran on, by pipeline. judged: how often
+    each pipeline was; strikes: how often it did worse of late, and worse_since_ns since when. excused: those pipelines
+    of which nothing is said, since other programs need the cores.
     """
 
     installed: Installed
@@ -81,10 +81,12 @@ class _Trial:
     shadow: Shadow | None = None
     begun_ns: int | None = None
     before: Mapping[str, Measure] = field(default_factory=dict)
+    others_before: Mapping[str, float] = field(default_factory=dict)
     devices: Mapping[str, str] = field(default_factory=dict)
     judged: Counter[str] = field(default_factory=Counter)
     strikes: Counter[str] = field(default_factory=Counter)
     worse_since_ns: dict[str, int] = field(default_factory=dict)
+    excused: set[str] = field(default_factory=set)
     report: ShadowReport | None = None
 
 
@@ -95,7 +97,8 @@ class Models:
     is opened and run beside the active one, then answers from the next frame on. Before anything of it is loaded, the
     attempt is counted; so one that takes the process along comes to its end, too. It is undone where its device is lost
     or becomes another, where a frame hangs or a pipeline fails, and where three times in a row it was slower or more
-    frames were dropped; after its time it is kept. Whether there is a broker is not asked.
+    frames were dropped, unless other programs took the cores meanwhile; after its time it is kept. Whether there is a
+    broker is not asked.
     """
 
     def __init__(self, store: Store, node: Exchanged, *, tell: Tell, clock: Clock) -> None:
@@ -282,7 +285,10 @@ class Models:
         )
 
     def _begin(self, slot: str, pipelines: Sequence[Pipeline]) -> None:
-        self._cushion(pipelines)
+        with self._cushion(pipelines):
+            self._begin_trial(slot, pipelines)
+
+    def _begin_trial(self, slot: str, pipelines: Sequence[Pipeline]) -> None:
         installed = self._store.begin_trial(slot)
         self._say_news(slot)
         if installed is None:
@@ -361,6 +367,7 @@ class Models:
     def _switch(self, slot: str, trial: _Trial, word: str) -> None:
         pipelines = [meter.pipeline for meter in trial.meters]
         before = {meter.pipeline.name: meter.measure() for meter in trial.meters}
+        others_before = {meter.pipeline.name: meter.others() for meter in trial.meters}
         devices = {each.name: each.device for each in pipelines}
         try:
             is_switched = self._exchange(pipelines, word, devices, back=partial(self.word_of, slot))
@@ -374,7 +381,7 @@ class Models:
         for meter in trial.meters:
             meter.begin()
         trial.before, trial.begun_ns = before, self._clock.monotonic_ns()
-        trial.devices = devices
+        trial.others_before, trial.devices = others_before, devices
         self._trials[slot] = trial
         log.warning("slot %s: release %d is on trial for %g s", slot, trial.installed.release, trial.installed.trial_s)
 
@@ -387,24 +394,30 @@ class Models:
         Raises EdgeInferError where it cannot be opened or run; then the former, whose word `back` gives, goes on.
         """
         if not any(is_exclusive(each.device) for each in pipelines):
-            self._cushion(pipelines)
             try:
-                models = self._open_all(pipelines, word, devices)
+                with self._cushion(pipelines):
+                    models = self._open_all(pipelines, word, devices)
             except RuntimeFailed:
                 raise
             except DeviceNotFound as busy:
                 log.info("cannot be opened beside the active model: %s", busy)
             else:
-                self._cushion(pipelines)
                 for pipeline, model in zip(pipelines, models, strict=True):
                     pipeline.exchange(model)
                 return True
         return self._exchange_held(pipelines, word, devices, back)
 
-    def _cushion(self, pipelines: Sequence[Pipeline]) -> None:
-        """What follows takes the cores now and then."""
-        for each in pipelines:
-            if self._meters[each.name].measure().dropped_share < _STEADY_SHARE:
+    @contextmanager
+    def _cushion(self, pipelines: Sequence[Pipeline]) -> Iterator[None]:
+        """What is done within takes the cores now and then, however long: meanwhile, and for a while after, frames of
+        those that keep up may wait."""
+        steady = [each for each in pipelines if self._meters[each.name].keeps_up()]
+        for each in steady:
+            each.cushion(lasting=True)
+        try:
+            yield
+        finally:
+            for each in steady:
                 each.cushion()
 
     def _exchange_held(
@@ -511,10 +524,12 @@ class Models:
             name, now = meter.pipeline.name, meter.measure()
             if not is_enough(now):
                 continue
-            meter.begin()
             worse = fault_of(now, trial.before.get(name), trial.installed.p95_ms)
-            trial.judged[name] += 1
-            if worse is None:
+            is_pressed = worse is not None and is_excused(meter.others(), trial.others_before.get(name, 0.0))
+            meter.begin()
+            self._say_excused(trial, name, worse if is_pressed else None)
+            trial.judged[name] += not is_pressed
+            if worse is None or is_pressed:
                 trial.strikes[name] = 0
                 trial.worse_since_ns.pop(name, None)
                 continue
@@ -524,6 +539,13 @@ class Models:
             if trial.strikes[name] >= _STRIKES and worse_s >= _WORSE_S:
                 return f"pipeline {name}: {worse}"
         return None
+
+    def _say_excused(self, trial: _Trial, name: str, worse: str | None) -> None:
+        if worse is None:
+            trial.excused.discard(name)
+        elif name not in trial.excused:
+            trial.excused.add(name)
+            log.info("pipeline %s: %s, but other programs take the cores: that says nothing of the model", name, worse)
 
     def _hangs_s(self, pipeline: Pipeline, before: Measure | None) -> float | None:
         work = pipeline.work()

@@ -35,7 +35,7 @@ _OLD_BEFORE_SAID = 30
 _DELAYED_FRAMES = 120
 _DELAYED_BYTES = 128 << 20
 # And what may wait while one is opened beside it, which takes the cores now and then.
-_CUSHIONED_FRAMES = 8
+_CUSHIONED_FRAMES = 30
 
 __all__ = ["Limits", "Look", "Pipeline", "PipelineFacts", "Report", "Work"]
 
@@ -283,10 +283,11 @@ class Pipeline:
         """From now on show each frame that was inferred to `look`, by the pipeline's thread; None: to nobody."""
         self._look = look
 
-    def cushion(self) -> None:
-        """For the next thirty frames of a live source let up to eight wait rather than give way to the newest."""
+    def cushion(self, *, lasting: bool = False) -> None:
+        """For the next 120 frames of a live source let up to thirty wait, then fewer, rather than give way to the
+        newest. lasting: until it is called again."""
         if isinstance(self._handoff, Mailbox):
-            self._handoff.delay(_CUSHIONED_FRAMES, _DELAYED_BYTES)
+            self._handoff.delay(_CUSHIONED_FRAMES, _DELAYED_BYTES, lasting=lasting)
 
     def hold(self, timeout_s: float) -> bool:
         """Take up no frame until `release`; whether the one in work was finished in time. If not, all goes on.

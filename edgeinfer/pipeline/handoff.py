@@ -102,6 +102,7 @@ class Mailbox:
         self._frames: deque[Frame] = deque()
         self._room = 1
         self._room_bytes = 0
+        self._is_lasting = False
         self._taken = 0
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -135,14 +136,15 @@ class Mailbox:
         """Never: what is live shall give way, and the next frame is seldom there already."""
         return False
 
-    def delay(self, frames: int, bytes_max: int) -> None:
+    def delay(self, frames: int, bytes_max: int, *, lasting: bool = False) -> None:
         """From now on so many frames may wait, of so many bytes in all; beyond that the oldest gives way.
 
         With every fourth that is taken there is room for one less, so that who is a third faster than the source loses
-        none, and who is not is back to the newest soon.
+        none, and who is not is back to the newest soon. lasting: it begins to end with the next delay only.
         """
         with self._lock:
             self._room, self._room_bytes, self._taken = frames, bytes_max, 0
+            self._is_lasting = lasting
 
     def hold(self, seconds: float) -> None:
         """Wait that long, or until the end; frames that come meanwhile wake nobody, and the newest stays."""
@@ -181,6 +183,8 @@ class Mailbox:
         return size_bytes + sum(frame.nbytes for frame in self._frames) <= self._room_bytes
 
     def _lose_patience(self) -> None:
+        if self._is_lasting:
+            return
         self._taken += 1
         if self._room > 1 and self._taken % _TAKEN_PER_PLACE == 0:
             self._room -= 1

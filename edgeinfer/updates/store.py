@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,7 +235,7 @@ class Store:
             if row.candidate is not None:
                 self._refuse(row, "rolled_back", reason, who)
             if active is not None and row.active != row.factory:
-                self._control.deny(slot, reason, active.sha256, content_of(active.manifest))
+                self._deny(active, reason, {row.previous, row.factory})
             self._control.set(
                 slot, "rolled_back", reason, active=coming.sha256, previous=None, candidate=None, attempts=0
             )
@@ -430,9 +430,16 @@ class Store:
         candidate = self._known(row.candidate)
         if candidate is None or not may_follow(row.step, step):
             return
-        self._control.deny(row.slot, reason, candidate.sha256, content_of(candidate.manifest))
+        self._deny(candidate, reason, {row.active, row.previous, row.factory})
         self._control.note(row.slot, step, candidate.release, who, reason)
         self._control.set(row.slot, step, reason, candidate=None, attempts=0)
+
+    def _deny(self, failed: Installed, reason: str, others: Collection[str | None]) -> None:
+        """By manifest and files, but never what another model of the slot is. others: the sha256 of their manifests."""
+        held = [each for each in map(self._known, others) if each is not None]
+        names = {failed.sha256, content_of(failed.manifest)}
+        kept = {each.sha256 for each in held} | {content_of(each.manifest) for each in held}
+        self._control.deny(failed.slot, reason, *sorted(names - kept))
 
     def _refuse_denied(self, installed: Installed) -> None:
         reason = self.denial(installed)

@@ -69,13 +69,14 @@ def run(swaps: int, *, idle_s: float = IDLE_S) -> Row:
     """Figures of frames while a release is opened, warmed and exchanged, and of those before the first one.
 
     Needs $EDGEINFER_STATE. dropped: frames of the swaps; versions: of the models that answered, in their order.
+    each_dropped, each_longest_ms: of each swap, the frames dropped and the longest pause between two results.
     """
     from edgeinfer.config import Config, PipelineConfig
     from edgeinfer.node import Node
     from edgeinfer.updates.store import Store
 
     record = _Record()
-    dropped = 0
+    each_dropped, each_longest_ms = [], []
     words = {"model": f"slot:{_SLOT}", "source": f"synthetic://blood-smear?fps={FPS}", "device": "cpu"}
     with tempfile.TemporaryDirectory() as folder, closing(Store()) as store:
         store.add(_BUNDLE, _SLOT)
@@ -91,12 +92,15 @@ def run(swaps: int, *, idle_s: float = IDLE_S) -> Row:
             time.sleep(idle_s)
             record.is_idle = False
             for release in range(1, swaps + 1):
-                dropped += _swap(store, node, record, _release(Path(folder), release), release)
+                each_dropped.append(_swap(store, node, record, _release(Path(folder), release), release))
+                each_longest_ms.append(round(record.longest_ms, 1))
     return {
-        "dropped": dropped,
+        "dropped": sum(each_dropped),
         "idle_p99_ms": _p99(record.idle_ms),
         "swap_p99_ms": _p99(record.swap_ms),
-        "longest_ms": record.longest_ms,
+        "longest_ms": max(each_longest_ms),
+        "each_dropped": each_dropped,
+        "each_longest_ms": each_longest_ms,
         "frames": len(record.ages_ms),
         "versions": record.versions,
     }
@@ -135,11 +139,16 @@ class _Record:
 
 
 def _swap(store: Store, node: Node, record: _Record, bundle: Path, release: int) -> int:
-    """Let a release wait, and look after it until it is kept: once it is on trial, and five frames have been answered,
-    the swap is over. How many frames were dropped until then."""
+    """Let a release wait, and look after it until it is kept: from when the node can begin its trial until five frames
+    of it have been answered is the swap. How many frames were dropped meanwhile."""
+    from edgeinfer.node.judge import ENOUGH_ANSWERS
+
+    known = len(record.ages_ms) + ENOUGH_ANSWERS
+    _wait(lambda: len(record.ages_ms) > known)
     # The same model each time: what else this machine does must not undo it.
     store.stage(bundle, _SLOT, release, trial_s=0, p95_ms=_NEVER_TOO_SLOW_MS)
     before = _dropped(node)
+    record.longest_ms = 0.0
     record.is_swapping = True
     _wait(lambda: record.versions[-1] == f"swap-{release}", node)
     until = len(record.ages_ms) + 5

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 from selenium import webdriver
@@ -19,8 +20,10 @@ from selenium.webdriver.remote.webelement import WebElement
 from edgeinfer.board import Vitals, Watch
 from edgeinfer.config import Config, GovernorConfig, PipelineConfig, UplinkConfig, WebConfig
 from edgeinfer.node import Node
+from edgeinfer.updates.store import Store
 from edgeinfer.web.web import Web
 
+BUNDLE = Path(__file__).parents[2] / "models" / "blood-cells"
 TOKEN = "0123456789abcdef0123"
 SMEAR = "synthetic://blood-smear?fps=5"
 CARD = "synthetic://test-card?fps=10&width=160&height=120"
@@ -296,6 +299,20 @@ def test_a_pipeline_that_does_not_run_has_a_card_that_says_why_until_it_does(rea
         reader.wait_for(lambda: reader.node.mend() or not reader.node.troubles)
         reader.find("[data-pipeline=film]")
         reader.wait_for(lambda: not reader.all("[data-trouble=film]"))
+
+
+def test_where_an_update_stands_is_said_until_it_is_undone(reading):
+    door = pipeline("door", SMEAR.replace("fps=5", "fps=30"), "fake", model="slot:cells")
+    with closing(Store()) as store:
+        store.add(BUNDLE, "cells")
+        with reading(door) as reader:
+            reader.open()
+            reader.wait_for_text(".slot", "cells release 0, committed")
+            store.stage(BUNDLE, "cells", 1)
+            reader.wait_for_text(".slot.warn", "cells release 0, trial, candidate 1, 2 more attempts")
+            store.go_back("cells", "it looks wrong")
+            reader.wait_for_text(".slot.bad", "cells release 0, rolled back: it looks wrong")
+            assert reader.complaints() == []
 
 
 def test_why_the_governor_slows_down_is_said(reading, monkeypatch):

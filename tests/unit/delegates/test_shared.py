@@ -9,7 +9,7 @@ from tiny_models import tflite_model
 
 from edgeinfer.bundle import ModelFile, load_bundle
 from edgeinfer.bundle.load import read_model_file
-from edgeinfer.delegates import Devices, Turns
+from edgeinfer.delegates import Devices, Turns, open_device
 from edgeinfer.errors import ModelError
 from edgeinfer.model import open_model
 
@@ -61,6 +61,28 @@ def test_the_last_one_to_close_frees_it(file):
     second.close()
     third = devices.open(file, "fake")
     assert third.turns is not second.turns
+
+
+def test_who_lets_go_does_not_wait_while_another_one_is_opened(file, monkeypatch):
+    devices, begun, may_go_on = Devices(), threading.Event(), threading.Event()
+    first = devices.open(file, "fake")
+
+    def slowly(*arguments, **more):
+        begun.set()
+        assert may_go_on.wait(30)
+        return open_device(*arguments, **more)
+
+    monkeypatch.setattr("edgeinfer.delegates.shared.open_device", slowly)
+    opening = threading.Thread(target=devices.open, args=(file, "fake:latency_ms=1"))
+    opening.start()
+    assert begun.wait(30)
+    closing = threading.Thread(target=first.close)
+    closing.start()
+    closing.join(10)
+    is_closed = not closing.is_alive()
+    may_go_on.set()
+    opening.join()
+    assert is_closed
 
 
 def test_what_cannot_be_opened_leaves_nothing_behind(file):

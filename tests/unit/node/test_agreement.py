@@ -9,8 +9,9 @@ import pytest
 
 from edgeinfer.clock import Clock
 from edgeinfer.frame import Frame
+from edgeinfer.metrics import Tally
 from edgeinfer.node.agreement import Agreement, iou
-from edgeinfer.node.judge import Measure, fault_of
+from edgeinfer.node.judge import Measure, Meter, fault_of, is_excused
 from edgeinfer.node.shadow import Shadow, in_words
 from edgeinfer.result import Classification, Detection, Outcome
 
@@ -107,6 +108,32 @@ class Candidate:
 class Found:
     def __init__(self, outcome: Outcome, stages_ns: tuple[int, int, int, int]) -> None:
         self.outcome, self.stages_ns = outcome, stages_ns
+
+
+@pytest.mark.parametrize(
+    ("others", "before", "is_so"),
+    [(0.25, 0.1, False), (0.26, 0.1, True), (0.75, 0.7, False), (0.76, 0.9, True), (0.1, 0.6, False)],
+)
+def test_slowness_is_excused_where_others_take_more_than_before_or_most_of_it(others, before, is_so):
+    assert is_excused(others, before) is is_so
+
+
+@pytest.mark.parametrize(
+    ("took_ms", "keeps_up"),
+    [([20, 20, 900, 20], True), ([29, 29, 20, 29], True), ([31, 31, 20, 31], False), ([], True), ([900], True)],
+)
+def test_who_keeps_up_is_told_by_most_frames_of_a_camera_of_25_fps(took_ms, keeps_up):
+    meter = Meter(Idle())
+    for seq, each_ms in enumerate(took_ms):
+        frame = Frame(FRAME.pixels, 2 * seq, 2 * seq * 40_000_000, 0, "test:")  # Every second one is dropped.
+        meter.look(frame, Found(objects(), (0, 0, 0, each_ms * 1_000_000)))
+    assert meter.keeps_up() is keeps_up
+
+
+class Idle:
+    """A pipeline that counts nothing."""
+
+    tally = Tally()
 
 
 FRAME = Frame(np.zeros((4, 4, 3), np.uint8), 0, 0, 0, "test:")

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edgeinfer.board.busy import CoreTime
 from edgeinfer.clock import Clock
 from edgeinfer.config import Config, PipelineConfig
 from edgeinfer.errors import ModelError
@@ -176,6 +177,60 @@ def test_what_does_worse_is_undone_and_denied(started, store, bundle, opened_as,
     assert store.active("cells").release == 0
     with pytest.raises(ModelError, match="refused before"):
         store.stage(folder, "cells", 1)
+
+
+class Others:
+    """Programs beside us that take such a share of the cores."""
+
+    def __init__(self) -> None:
+        self.share = 0.1
+        self._now = CoreTime(0, 0)
+
+    def core_time(self) -> CoreTime:
+        self._now = CoreTime(self._now.total + 1000, self._now.others + round(1000 * self.share))
+        return self._now
+
+
+@pytest.fixture
+def others(monkeypatch) -> Others:
+    others = Others()
+    monkeypatch.setattr("edgeinfer.node.judge.core_time", others.core_time)
+    return others
+
+
+def test_while_others_take_the_cores_a_slower_model_is_neither_undone_nor_kept(
+    started, store, bundle, opened_as, now, others
+):
+    node = started(clock=now.clock)
+    usual_version(node)
+    opened_as[store.stage(bundle("7"), "cells", 1, trial_s=60).sha256] = "fake:latency_ms=15"
+    look_until(node, lambda: step(store) == "trial")
+    others.share = 0.9
+    for _ in range(8):
+        answers_of(node, "7", 30)
+        now.ahead_ns += 9_000_000_000
+        node._models.look()
+        assert step(store) == "trial"
+    others.share = 0.1
+    look_until(node, lambda: any(node._models._trials["cells"].strikes.values()))
+    now.ahead_ns += 9_000_000_000
+    look_until(node, lambda: step(store) == "rolled_back")
+    assert "p95" in store.state("cells").reason
+
+
+def test_while_others_take_the_cores_one_that_does_well_is_kept_and_one_that_fails_undone(
+    started, store, bundle, opened_as, now, others
+):
+    node = started(clock=now.clock, patient=True)
+    usual_version(node)
+    others.share = 0.9
+    begin_trial(node, store, bundle("7"), trial_s=60)
+    now.ahead_ns += 61_000_000_000
+    answers_of(node, "7", 30)
+    look_until(node, lambda: step(store) == "committed")
+    opened_as[store.stage(bundle("8"), "cells", 2).sha256] = "fake:fail_at=30"
+    look_until(node, lambda: step(store) == "rolled_back")
+    assert "failed" in store.state("cells").reason
 
 
 def test_a_process_that_ends_in_each_attempt_leaves_the_former(started, store, bundle):

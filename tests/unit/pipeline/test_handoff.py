@@ -86,6 +86,25 @@ def test_delayed_frames_wait_in_order_up_to_so_many_and_so_many_bytes():
     assert mailbox.get(0.0) is None
 
 
+def test_a_lasting_delay_ends_with_the_next_one_only():
+    dropped = []
+    mailbox = Mailbox(dropped.append)
+    mailbox.delay(3, 1 << 20, lasting=True)
+    for seq in range(100):
+        mailbox.put(frame(seq))
+        assert mailbox.get().seq == seq
+    for seq in range(3):
+        mailbox.put(frame(seq))
+    assert dropped == []
+    mailbox.delay(3, 1 << 20)
+    for seq in range(8):
+        mailbox.get(0.0)
+        mailbox.put(frame(seq))
+    before = len(dropped)
+    mailbox.put(frame(8))
+    assert (len(dropped), mailbox.get(0.0).seq, mailbox.get(0.0)) == (before + 1, 8, None)
+
+
 @pytest.mark.parametrize(("put", "lost"), [(3, 0), (4, 30)])
 def test_after_a_delay_it_is_back_to_the_newest_and_who_is_quicker_loses_none(put, lost):
     """Four frames are taken for every three, or four, that come."""

@@ -39,9 +39,9 @@ def shelf() -> Shelf:
     return Shelf()
 
 
-def bring(store: Store, shelf: Shelf, release: int, **more: object):
-    """To where it waits for its trial, the canary having nothing against it."""
-    installed = store.offer(shelf.put(tiny_files(release), release, **more))
+def bring(store: Store, shelf: Shelf, release: int, *, files_of: int | None = None, **more: object):
+    """To where it waits for its trial, the canary having nothing against it. files_of: the release that it repeats."""
+    installed = store.offer(shelf.put(tiny_files(release if files_of is None else files_of), release, **more))
     store.fetch(installed, shelf.fetch)
     store.verified(SLOT)
     store.begin_canary(SLOT)
@@ -281,6 +281,30 @@ def test_the_operator_may_go_back_and_what_he_left_is_denied(store, shelf):
     assert store.go_back(SLOT, "further").release == 0
     with pytest.raises(ModelError, match="nothing to go back to"):
         store.go_back(SLOT, "and further")
+
+
+@pytest.mark.parametrize("held_by", ["factory", "active", "previous"])
+def test_what_a_model_of_the_slot_holds_is_not_denied_with_a_release_that_brings_it_again(
+    store, shelf, tmp_path, held_by
+):
+    if held_by != "factory":
+        commit(store, shelf, 1)
+    if held_by == "previous":
+        commit(store, shelf, 2)
+    held = getattr(store, held_by)(SLOT)
+    again = bring(store, shelf, 5, files_of=held.release)
+    store.begin_trial(SLOT)
+    store.roll_back(SLOT, "too slow")
+    assert store.denial(held) is None
+    assert store.denial(again) == "too slow"
+    assert store.add(write_bundle(tmp_path / "again", tiny_files(held.release)), SLOT).release == 0
+
+
+def test_going_back_from_a_copy_of_the_factorys_model_denies_the_copy_alone(store, shelf):
+    installed = commit(store, shelf, 1, files_of=0)
+    assert store.go_back(SLOT, "it looks wrong") == store.factory(SLOT)
+    assert store.denial(store.factory(SLOT)) is None
+    assert store.denial(installed) == "it looks wrong"
 
 
 def test_of_releases_that_are_over_only_the_number_is_kept(store, shelf, folder):
