@@ -53,6 +53,11 @@ class Frame:
         """Of the picture as it was taken."""
         return int(self.pixels.shape[0]) if self.full_size is None else self.full_size[1]
 
+    @property
+    def size_bytes(self) -> int:
+        """Of its pixels in memory."""
+        return self.pixels.nbytes
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
@@ -77,3 +82,8 @@ class Window:
     position_s: float | None = None
     filled: float = 0.0
     follows: bool = True
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its numbers in memory."""
+        return self.values.nbytes
