@@ -123,7 +123,7 @@ def _check_outputs(config: PipelineConfig, bundle: Bundle) -> None:
 
 
 def open_fitted(config: PipelineConfig, bundle: Bundle) -> Source:
-    """The source of that configuration alone, of pictures or windows as the model takes. Raises SourceError, UsageError."""
+    """The source of that configuration, as the model takes it: pictures or windows. Raises SourceError, UsageError."""
     clock = Clock()
     return _fitted(open_any(config.source, clock=clock), bundle, config, Account(), clock)
 
