@@ -44,11 +44,6 @@ class Frame:
     outlines: tuple[Outline, ...] = ()
 
     @property
-    def nbytes(self) -> int:
-        """What it takes in memory, as good as all of it."""
-        return int(self.pixels.nbytes)
-
-    @property
     def width(self) -> int:
         """Of the picture as it was taken."""
         return int(self.pixels.shape[1]) if self.full_size is None else self.full_size[0]
@@ -57,6 +52,11 @@ class Frame:
     def height(self) -> int:
         """Of the picture as it was taken."""
         return int(self.pixels.shape[0]) if self.full_size is None else self.full_size[1]
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its pixels in memory."""
+        return self.pixels.nbytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,6 +84,6 @@ class Window:
     follows: bool = True
 
     @property
-    def nbytes(self) -> int:
-        """What it takes in memory, as good as all of it."""
-        return int(self.values.nbytes)
+    def size_bytes(self) -> int:
+        """Of its numbers in memory."""
+        return self.values.nbytes

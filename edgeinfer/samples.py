@@ -53,6 +53,11 @@ class WindowFitter:
 
     def _check(self, window: Window) -> None:
         wanted = (self._window.length, self._channels)
+        if window.values.ndim == 2 and window.values.shape[1] != self._channels:
+            raise UsageError(
+                f"samples of {window.values.shape[1]} channels, the model takes {self._channels}",
+                hint="channels under [window] in a model.toml names those that it takes",
+            )
         if window.values.shape != wanted:
             raise UsageError(f"a window of {window.values.shape} samples and channels, the model takes {wanted}")
         if window.rate_hz != self._window.rate_hz:

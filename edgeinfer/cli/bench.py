@@ -21,12 +21,12 @@ from edgeinfer.delegates import Devices
 from edgeinfer.delegates.installed import runtime_versions
 from edgeinfer.errors import UsageError
 from edgeinfer.model import format_for
-from edgeinfer.pipeline.assemble import overrides_of
+from edgeinfer.pipeline.assemble import open_fitted, overrides_of
 from edgeinfer.pipeline.bench import OFFICIAL_QUERIES, OFFICIAL_S, STEPS, Measured, SingleStream, measure
 from edgeinfer.pipeline.loadgen import drive, require_loadgen
-from edgeinfer.pipeline.rehearsal import REEL, Reel
+from edgeinfer.pipeline.rehearsal import HISS, REEL, open_rehearsal, rehearsal_of
 from edgeinfer.result import as_utf8
-from edgeinfer.sources import Source, open_source
+from edgeinfer.sources import Source
 from edgeinfer.tomlfile import convert
 
 _SCHEMA = "edgeinfer.bench/1"
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--source",
         metavar="S",
-        help=f"a video, pictures or synthetic://…?frames=N, begun anew at its end; else {REEL}",
+        help=f"a video, pictures, a recording or synthetic://…?frames=N, begun anew at its end; else {REEL}, or {HISS}",
     )
     add("--device", metavar="D", help="auto (default), cpu, gpu, edgetpu, npu, or one that 'edgeinfer devices' names")
     add("--threads", metavar="N", type=whole, help="threads of the runtime")
@@ -75,7 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
     loadgen = require_loadgen() if arguments.loadgen else None
     config = convert({"source": "reel:", **stated_flags(arguments)}, PipelineConfig, UsageError, name=flag_of)
     bundle = load_bundle(config.model, overrides_of(config), prefer=format_for(config.device))
-    open_frames: Callable[[], Source] = partial(open_source, arguments.source) if arguments.source else Reel
+    open_frames: Callable[[], Source] = (
+        partial(open_fitted, config, bundle) if arguments.source else partial(open_rehearsal, bundle)
+    )
     bar = ProgressBar("measuring", quiet=arguments.quiet)
     steps = (*STEPS, "LoadGen") if loadgen else STEPS
 
@@ -99,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         bar.clear()
     board = recognise_board()
-    source = _described(arguments.source, measured)
+    source = _described(arguments.source, bundle, measured)
     if arguments.json:
         facts = _facts(bundle, measured, board, source, arguments, said)
         show(msgspec.json.format(msgspec.json.encode(facts), indent=2).decode())
@@ -110,9 +112,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _described(word: str | None, measured: Measured) -> str:
-    """What was read, and how large its pictures are; a default is said in full."""
-    return f"{as_utf8(word)}, {measured.frame[0]} x {measured.frame[1]}" if word else REEL
+def _described(word: str | None, bundle: Bundle, measured: Measured) -> str:
+    """What was read, and how large its pictures or windows are; a default is said in full."""
+    return f"{as_utf8(word)}, {measured.frame}" if word else rehearsal_of(bundle)
 
 
 def _text(
@@ -202,7 +204,7 @@ def _chart(bundle: Bundle, measured: Measured, board: Board) -> Chart:
     offline = f"offline {measured.alone_fps:.0f}/s alone, {measured.end_to_end_fps:.0f}/s end to end"
     return Chart(
         title=f"{as_utf8(bundle.name)} on {measured.device}",
-        subtitle=f"{_machine(board)}; frames of {measured.frame[0]} x {measured.frame[1]}; {offline}",
+        subtitle=f"{_machine(board)}; frames of {measured.frame}; {offline}",
         curves={"model alone": measured.alone, "end to end": measured.end_to_end},
         stage_ms=measured.stage_ms,
     )

@@ -26,9 +26,9 @@ from edgeinfer.delegates.trial import Refused
 from edgeinfer.delegates.tune import Measure, Progress, Round, Trial, tune, ways
 from edgeinfer.errors import DeviceNotFound, OutputError, RuntimeFailed, UsageError
 from edgeinfer.model import Model, format_for
-from edgeinfer.pipeline.assemble import overrides_of
-from edgeinfer.pipeline.rehearsal import REEL, Reel, rehearse
-from edgeinfer.sources import Source, open_source
+from edgeinfer.pipeline.assemble import open_fitted, overrides_of
+from edgeinfer.pipeline.rehearsal import HISS, REEL, open_rehearsal, rehearsal_of, rehearse
+from edgeinfer.sources import Source
 from edgeinfer.tomlfile import convert
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,11 @@ _BUDGET_S = 60.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="M", help="a .tflite or .onnx file, a bundle folder, or the name of a bundle")
-    add("--source", metavar="S", help=f"what is read meanwhile: a video, pictures, a camera; else {REEL}")
+    add(
+        "--source",
+        metavar="S",
+        help=f"what is read meanwhile: a video, pictures, a camera, a recording; else {REEL}, or {HISS}",
+    )
     add("--by", choices=("fps", "p90"), help="what is best: frames per second (default), or the p90 latency of a frame")
     add("--device", metavar="D", default="auto", help="only what this word means: cpu, gpu, onnx:cpu, …")
     add("--seconds", metavar="T", type=number, default=_BUDGET_S, help="about how long to measure, default %(default)g")
@@ -57,7 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
     config = convert({"source": "reel:", **stated_flags(arguments)}, PipelineConfig, UsageError, name=flag_of)
     bundle = load_bundle(config.model, overrides_of(config), prefer=format_for(config.device))
     board = recognise_board()
-    source = partial(open_source, arguments.source) if arguments.source else Reel
+    source: Callable[[], Source] = (
+        partial(open_fitted, config, bundle) if arguments.source else partial(open_rehearsal, bundle)
+    )
     goal: Goal = arguments.by or ("p90" if _is_live(source) else "fps")
     if goal == "fps" and _is_live(source):
         raise UsageError(f"--by fps: {arguments.source} sets the pace itself", hint="use --by p90, or a file as source")
@@ -90,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as unwritable:
         raise OutputError(f"the plan cannot be kept: {unwritable}", hint="name a folder in EDGEINFER_STATE") from None
     if arguments.json:
-        facts = _facts(bundle, plan, trials, arguments.source)
+        facts = _facts(bundle, plan, trials, arguments.source or rehearsal_of(bundle))
         show(msgspec.json.format(msgspec.json.encode(facts), indent=2).decode())
     else:
         show("\n".join(_table(trials, plan)))
@@ -140,11 +146,11 @@ def _table(trials: Sequence[Trial], plan: Plan) -> list[str]:
     return [*lines, "", f"Best by {'frames per second' if plan.ranked_by == 'fps' else 'p90 latency'}: {names[0]}"]
 
 
-def _facts(bundle: Bundle, plan: Plan, trials: Sequence[Trial], source: str | None) -> dict[str, Any]:
+def _facts(bundle: Bundle, plan: Plan, trials: Sequence[Trial], source: str) -> dict[str, Any]:
     return {
         "schema": _SCHEMA,
         "model": str(bundle.file.path),
-        "source": source or REEL,
+        "source": source,
         "plan": plan,
         "rounds": [
             {

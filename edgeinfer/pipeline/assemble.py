@@ -76,7 +76,9 @@ def open_pipeline(
         source = fitted(raw)
         _check_lighter(config, usual.bundle)
         _check_outputs(config, usual.bundle)
-        scene = _scene(config, usual.bundle, clock, kept=keeps_events)
+        # There are no pictures of what is heard.
+        kept = keeps_events and usual.bundle.window is None
+        scene = _scene(config, usual.bundle, clock, kept=kept)
         sink_options = SinkOptions(fps=source.fps, live=source.live, append=patient)
         outputs = list(sinks)
         for word in config.output:
@@ -118,6 +120,12 @@ def _check_outputs(config: PipelineConfig, bundle: Bundle) -> None:
             )
     if config.gate is not None:
         raise UsageError(f"gate {config.gate} compares pictures, and {bundle.name} takes samples")
+
+
+def open_fitted(config: PipelineConfig, bundle: Bundle) -> Source:
+    """The source of that configuration, as the model takes it: pictures or windows. Raises SourceError, UsageError."""
+    clock = Clock()
+    return _fitted(open_any(config.source, clock=clock), bundle, config, Account(), clock)
 
 
 def open_model_of(

@@ -65,11 +65,11 @@ class SingleStream:
 class Measured:
     """alone: `Runtime.run` only. end_to_end: reading the frame up to its result. fps: samples per second, offline.
 
-    stage_ms: medians of what a frame takes end to end, in order. frame: width and height of the first one, in pixels.
+    stage_ms: medians of what a frame takes end to end, in order. frame: the size of the first one, for people.
     """
 
     device: str
-    frame: tuple[int, int]
+    frame: str
     alone: SingleStream
     alone_fps: float
     end_to_end: SingleStream
@@ -111,8 +111,7 @@ def measure(
         end_to_end_fps = rehearse(model, open_source, seconds=seconds).fps
     finally:
         model.close()
-    size = (frame.width, frame.height)
-    return Measured(device, size, alone, alone_fps, end_to_end, end_to_end_fps, frames.stage_ms())
+    return Measured(device, _size_of(frame), alone, alone_fps, end_to_end, end_to_end_fps, frames.stage_ms())
 
 
 def fitted_query(bundle: Bundle, runtime: Runtime, frame: Frame | Window) -> Ask:
@@ -187,6 +186,12 @@ class _Frames:
         took_ms = ((read_ns - begun_ns) / 1e6, timing.preprocess, timing.infer, timing.decode, infer_ms - known_ms)
         for stage, each_ms in zip(self._stages.values(), took_ms, strict=True):
             stage.append(max(each_ms, 0.0))
+
+
+def _size_of(frame: Frame | Window) -> str:
+    if isinstance(frame, Window):
+        return f"{len(frame.values)} samples at {frame.rate_hz:g} Hz"
+    return f"{frame.width} x {frame.height}"
 
 
 def first_frame(source: Source) -> Frame:

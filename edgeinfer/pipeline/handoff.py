@@ -114,7 +114,7 @@ class Mailbox:
 
     def put(self, frame: Frame) -> None:
         with self._lock:
-            self._make_room(frame.nbytes)
+            self._make_room(frame.size_bytes)
             if not self._is_abandoned:
                 self._frames.append(frame)
                 self._changed.notify_all()
@@ -180,7 +180,7 @@ class Mailbox:
     def _fits(self, size_bytes: int) -> bool:
         if self._room == 1 or len(self._frames) >= self._room:
             return False
-        return size_bytes + sum(frame.nbytes for frame in self._frames) <= self._room_bytes
+        return size_bytes + sum(frame.size_bytes for frame in self._frames) <= self._room_bytes
 
     def _lose_patience(self) -> None:
         if self._is_lasting:

@@ -163,7 +163,7 @@ class _TimedSource(_Timed):
         frame: Frame | None = self._part.read()
         if frame is not None:
             self._reads.add(self._monotonic_ns() - begin_ns)
-            self._reads.bytes_each = frame.nbytes
+            self._reads.bytes_each = frame.size_bytes
         return frame
 
 

@@ -7,14 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
+from typing import cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from edgeinfer.bundle import Bundle
+from edgeinfer.bundle.facts import WindowInput
 from edgeinfer.clock import Clock
 from edgeinfer.errors import EdgeInferError, RuntimeFailed, SourceError
-from edgeinfer.frame import Frame
+from edgeinfer.frame import Frame, Window
 from edgeinfer.model import Model
 from edgeinfer.pipeline import Pipeline
 from edgeinfer.result import Result
@@ -24,6 +27,9 @@ REEL_WIDTH, REEL_HEIGHT = 1280, 720
 """The pictures of `Reel`, as an HD camera gives them."""
 REEL = f"a {REEL_WIDTH} x {REEL_HEIGHT} JPEG picture, decoded anew for each frame"
 """What `Reel` is, for people."""
+
+HISS = "one window of noise"
+"""What `Hiss` is, for people."""
 
 _REEL_QUALITY = 90
 _WARM_UP_RESULTS = 3
@@ -85,6 +91,46 @@ class Reel:
 
     def close(self) -> None:
         """There is nothing to let go of."""
+
+
+class Hiss:
+    """One window of noise, again and again: what a model of samples takes, without a sensor's pace. See Source."""
+
+    uri = "hiss:"
+    live = False
+    fps: float | None = None
+
+    def __init__(self, wanted: WindowInput, clock: Clock | None = None) -> None:
+        self._clock = clock or Clock()
+        self._wanted = wanted
+        self._channels = wanted.channels or ("noise",)
+        noise = np.random.default_rng(0).normal(0.0, 0.1, (wanted.length, len(self._channels)))
+        self._values = noise.astype(np.float32)
+        self._seq = 0
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        return {}
+
+    def read(self) -> Frame | None:
+        seq, self._seq = self._seq, self._seq + 1
+        now_ns, unix_ns = self._clock.monotonic_ns(), self._clock.unix_ns()
+        window = Window(self._values, seq, now_ns, unix_ns, self.uri, self._wanted.rate_hz, self._channels)
+        # A pipeline hands a window on as it does a frame.
+        return cast("Frame", window)
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+def open_rehearsal(bundle: Bundle) -> Source:
+    """What a model is measured with where nobody names a source: a Reel, or a Hiss for one of samples."""
+    return Reel() if bundle.window is None else Hiss(bundle.window)
+
+
+def rehearsal_of(bundle: Bundle) -> str:
+    """What `open_rehearsal` opens, for people."""
+    return REEL if bundle.window is None else HISS
 
 
 class Again:

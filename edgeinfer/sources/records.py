@@ -181,14 +181,22 @@ class RecordReader:
         there = tuple(name for name in names if name != self._time_name)
         if self._wanted and self._is_partial:
             return Columns(self._wanted, ())
-        if self._wanted:
-            chosen = choose_columns(there, self._wanted)
-            if isinstance(chosen, str):
-                raise SourceError(unknown("channel", chosen, there), hint="the model names its channels in model.toml")
+        chosen = choose_columns(there, self._wanted) if self._wanted else None
+        if isinstance(chosen, Columns):
             return chosen
+        is_numbered = self._wanted == tuple(str(place) for place in range(len(self._wanted)))
+        if chosen is not None and not is_numbered:
+            raise SourceError(unknown("channel", chosen, there), hint="the model names its channels in model.toml")
+        # A model that does not name its channels takes the columns in their order.
         numeric = tuple(name for name, value in fields if name in there and _is_number(value))
         if not numeric or len(numeric) > CHANNELS_MAX:
             raise BadRecord("garbage", shown(raw))
+        if self._wanted and len(numeric) != len(self._wanted):
+            raise SourceError(
+                f"the model takes {len(self._wanted)} channels, and there are {len(numeric)} columns with numbers: "
+                f"{', '.join(numeric)}",
+                hint="name those that it takes as channels, under [window] in a model.toml",
+            )
         return Columns(numeric, tuple(range(len(numeric))))
 
     def _find_time(self, fields: Fields) -> str | None:

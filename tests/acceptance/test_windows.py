@@ -109,6 +109,17 @@ def test_keywords_are_spotted_from_sound(open_real, test_data, name, recording, 
     assert [each.label for each in model.infer(window).classes] == [label]
 
 
+def test_the_keyword_front_end_gives_the_published_features_of_a_recording(open_real, test_data):
+    """`no_1000ms.wav` is what tst_000195_No_3.bin was made from; its makers cut off what is behind the point."""
+    from edgeinfer.mel import features
+
+    quantization = open_real("mlperf_tiny/kws_dscnn_int8.tflite").bundle.file.inputs[0].quantization
+    real = features("mfcc", sound(test_data, "no_1000ms.wav").astype(np.float64), 16_000.0)
+    stored = np.trunc(real / quantization.scale[0] + quantization.zero_point[0]).clip(-128, 127)
+    published = np.fromfile(test_data / "labelled/mlperf_tiny_kws01/tst_000195_No_3.bin", np.int8)
+    assert stored.ravel().tolist() == published.tolist()
+
+
 def test_the_three_wakewords_are_heard_and_nothing_else(open_real, test_data):
     model = open_real("mlperf_tiny/streaming_wakeword.tflite", score_min=0.75)
     samples, facts = sound(test_data, "streaming_wakeword_easy10s.wav"), model.bundle.window

@@ -99,7 +99,7 @@ def test_all_four_steps_are_measured_and_said(bundle):
     runtime = FakeRuntime(bundle.file, Faults(latency_ms=2))
     measured = measure(bundle, runtime, CARD, seconds=0.05, report=said.append)
     assert tuple(said) == STEPS
-    assert (measured.device, measured.frame) == ("fake", (64, 48))
+    assert (measured.device, measured.frame) == ("fake", "64 x 48")
     assert min(measured.alone.latency_ms) >= 2
     assert min(measured.end_to_end.latency_ms) >= 2
     assert 0 < measured.alone_fps <= 500

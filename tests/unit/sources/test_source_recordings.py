@@ -6,6 +6,7 @@ import os
 import sqlite3
 import sys
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -74,6 +75,16 @@ def test_a_table_with_a_header_and_one_without(tmp_path: Path) -> None:
         assert made[1].position_s == 0.5
         moment = datetime.fromtimestamp(made[1].captured_unix_ns / 1e9, tz=timezone.utc)
         assert f"{moment:%Y-%m-%d %H:%M:%S.%f}"[:21] == "2026-11-26 12:00:00.9"
+
+
+def test_channels_without_names_are_taken_in_their_order(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("time,temp,note,vibration\n" + "".join(f"{i / 10},{i},x,{-i}\n" for i in range(6)))
+    (window,) = windows_of(str(path), replace(TEN_HZ, channels=("0", "1")))
+    assert window.channels == ("temp", "vibration")
+    assert window.values.tolist() == [[i, -i] for i in range(5)]
+    with pytest.raises(SourceError, match="takes 3 channels, and there are 2 columns with numbers: temp, vibration"):
+        windows_of(str(path), replace(TEN_HZ, channels=("0", "1", "2")))
 
 
 def test_json_lines_and_a_channel_by_name(tmp_path: Path) -> None:

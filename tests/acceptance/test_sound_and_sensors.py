@@ -1,0 +1,159 @@
+"""Sound and sensors through the command line: recordings in, what is heard out."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+import json
+import os
+import pty
+import threading
+import tty
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from edgeinfer.cli import main
+
+WAKEWORDS_S = ((1.0, 1.65), (4.0, 4.76), (7.0, 7.36))
+# Of MLPerf Tiny's streaming benchmark: what is told this long after a word is told of it.
+AFTER_S = 1.0
+WINDOW_S = 15_872 / 16_000
+DIGITS_TOML = """schema = "edgeinfer.model/1"
+name = "digits"
+version = "1"
+task = "vector"
+decoder = "classes"
+[weights]
+tflite = "keras_lstm_mnist_int8.tflite"
+[window]
+rate_hz = 100.0
+mean = [0.0]
+std = [255.0]
+"""
+
+
+@pytest.fixture
+def run(state, tmp_path, monkeypatch):
+    """Run `edgeinfer run …` in this process, in an empty folder; gives the lines of its output."""
+    monkeypatch.setenv("EDGEINFER_STATE", str(state))
+    monkeypatch.chdir(tmp_path)
+
+    def run_(*words: object) -> list[dict]:
+        assert main(["run", "--quiet", "--output", "out.jsonl", *map(str, words)]) == 0
+        return [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+
+    return run_
+
+
+def heard(results: list[dict]) -> list[str | None]:
+    return [result["classes"][0]["label"] if result["classes"] else None for result in results]
+
+
+@pytest.mark.parametrize(("name", "label"), [("speech.wav", "Speech"), ("meow_16k.wav", "Cat")])
+def test_what_yamnet_hears_most(run, test_data, name, label):
+    results = run(
+        "--model", test_data / "models/yamnet_with_metadata.tflite", "--source", test_data / "media/audio" / name
+    )
+    assert Counter(heard(results)).most_common(1)[0][0] == label
+
+
+# The model takes this "no" for "go", from the published features of the same recording, too.
+@pytest.mark.parametrize(("name", "label"), [("yes", "Yes"), ("no", "Go"), ("silence", "Silence")])
+def test_which_keyword_is_heard(run, test_data, name, label):
+    source = test_data / f"media/audio/{name}_1000ms.wav"
+    assert heard(run("--model", test_data / "models/mlperf_tiny/kws_dscnn_int8.tflite", "--source", source)) == [label]
+
+
+def test_one_event_for_each_wakeword_and_none_besides(run, test_data, tmp_path):
+    (tmp_path / "hall.toml").write_text(
+        f"""[[pipeline]]
+name = "hall"
+model = "{test_data / "models/mlperf_tiny/streaming_wakeword.tflite"}"
+source = "{test_data / "media/audio/streaming_wakeword_easy10s.wav"}"
+
+[[pipeline.rule]]
+name = "called"
+kind = "label"
+classes = ["Marvin"]
+score_min = 0.8
+clear = 0.3
+for_s = 0.1
+"""
+    )
+    lines = run("--config", "hall.toml")
+    told = [line for line in lines if line["schema"] == "edgeinfer.event/1" and "end" not in line]
+    at_s = [line["position_s"] + WINDOW_S for line in told]
+    assert len(at_s) == len(WAKEWORDS_S)
+    assert all(begin <= found <= end + AFTER_S for found, (begin, end) in zip(sorted(at_s), WAKEWORDS_S, strict=True))
+
+
+def test_speech_is_where_it_is(run, test_data):
+    results = run(
+        "--model", test_data / "models/silero_vad_16k.onnx", "--source", test_data / "media/audio/speech.wav",
+        "--score-min", 0.5,
+    )  # fmt: skip
+    speech_s = [result["position_s"] for result in results if result["classes"]]
+    assert min(speech_s) == pytest.approx(0.70, abs=0.1)
+    assert max(speech_s) == pytest.approx(3.87, abs=0.1)
+
+
+def test_sound_that_is_no_machine_is_an_anomaly(run, test_data):
+    results = run(
+        "--model", test_data / "models/mlperf_tiny/ad01_int8.tflite", "--threshold", 30,
+        "--source", test_data / "media/audio/speech.wav",
+    )  # fmt: skip
+    assert all(result["anomaly"]["is_anomaly"] for result in results)
+
+
+@pytest.fixture
+def digits(test_data, tmp_path):
+    """A bundle that does not name its channels, five pictures' rows for it, and what they show."""
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    (folder / "keras_lstm_mnist_int8.tflite").symlink_to(test_data / "models/keras_lstm_mnist_int8.tflite")
+    (folder / "model.toml").write_text(DIGITS_TOML)
+    mnist = test_data / "labelled/mnist"
+    pictures = gzip.decompress((mnist / "t10k-images-idx3-ubyte.gz").read_bytes())[16 : 16 + 4 * 28 * 28]
+    labels = gzip.decompress((mnist / "t10k-labels-idx1-ubyte.gz").read_bytes())[8:12]
+    return folder, np.frombuffer(pictures, np.uint8).reshape(-1, 28), [str(label) for label in labels]
+
+
+def test_a_recording_of_a_sensor(run, digits, tmp_path):
+    folder, rows, labels = digits
+    with (tmp_path / "log.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["time", *(f"x{column}" for column in range(28))])
+        writer.writerows([f"{number / 100:.2f}", *row] for number, row in enumerate(rows))
+    assert heard(run("--model", folder, "--source", "log.csv")) == labels
+
+
+def test_a_sensor_at_a_serial_port(run, digits):
+    folder, rows, labels = digits
+    ours, theirs = pty.openpty()
+    tty.setraw(theirs)
+    stopped = threading.Event()
+
+    def send() -> None:
+        # The first line of a port is left out, as its beginning may be lost.
+        os.write(ours, b"half a line\n")
+        for number, row in enumerate(itertools.cycle(rows)):
+            os.write(ours, (f"{number / 100:.2f}," + ",".join(map(str, row)) + "\n").encode())
+            if stopped.wait(0.005):
+                return
+
+    sender = threading.Timer(1.0, send)
+    sender.start()
+    try:
+        source = f"serial://{os.ttyname(theirs)}?format=csv&time=0"
+        found = heard(run("--model", folder, "--source", source, "--frames", 2))
+    finally:
+        stopped.set()
+        sender.join()
+        os.close(ours)
+        os.close(theirs)
+    # A window that waits gives way to a newer one.
+    assert len(found) == 2
+    assert set(found) <= set(labels)
