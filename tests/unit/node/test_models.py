@@ -191,8 +191,9 @@ class Others:
         return self._now
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def others(monkeypatch) -> Others:
+    """Whatever else this machine does."""
     others = Others()
     monkeypatch.setattr("edgeinfer.node.judge.core_time", others.core_time)
     return others
