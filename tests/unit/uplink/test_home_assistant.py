@@ -69,7 +69,7 @@ MANY = (
     pipeline_info("sorter", task="classify", send="changes", snapshot=None),
     pipeline_info("hall", task="audio", snapshot=None),
     pipeline_info("pump", task="anomaly", snapshot=None),
-    pipeline_info("load", task="vector", snapshot=None),
+    pipeline_info("load", task="vector", labels=(), snapshot=None),
     pipeline_info("gate", send="events"),
     pipeline_info("attic", send="none"),
 )
@@ -123,8 +123,8 @@ def test_topics_are_those_on_which_the_node_sends():
     assert named == {
         topics.status,
         topics.metrics,
-        *(topics.results(name) for name in ("door", "ya_rd.2", "sorter")),
-        *(topics.events(name) for name in ("door", "ya_rd.2", "sorter", "gate")),
+        *(topics.results(name) for name in ("door", "ya_rd.2", "sorter", "hall", "pump")),
+        *(topics.events(name) for name in ("door", "ya_rd.2", "sorter", "hall", "pump", "load", "gate")),
         *(topics.snapshots(name) for name in ("door", "ya_rd.2", "gate", "attic")),
     }
 
