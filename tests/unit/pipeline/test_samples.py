@@ -27,7 +27,8 @@ class Listening:
     def __init__(self, model, window: WindowInput | None, picture) -> None:
         self._model = model
         self._picture = picture
-        self.bundle = dataclasses.replace(model.bundle, window=window)
+        image = model.bundle.image if window is None else None
+        self.bundle = dataclasses.replace(model.bundle, image=image, window=window)
         self.heard: list = []
 
     def __getattr__(self, name: str):
