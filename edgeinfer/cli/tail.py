@@ -171,11 +171,12 @@ def _words(numbered: Numbered) -> str:
         reused = " (reused)" if data.reused else ""
         return f"{summary(data)}{reused}  {data.device}  {data.timing_ms.age:.0f} ms old"
     if isinstance(data, Happening):
-        return _event_words(data)
+        return event_words(data)
     return f"messages {data.first} to {data.last} were dropped: {data.reason}"
 
 
-def _event_words(event: Happening) -> str:
+def event_words(event: Happening) -> str:
+    """What happened, in a few words."""
     if event.kind == "model":
         why = f": {event.reason}" if event.reason else ""
         return f"model {event.label} {event.step}, release {event.release}, by {event.who}{why}"

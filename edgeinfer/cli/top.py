@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from edgeinfer.cli.ask import Node
+from edgeinfer.cli.tail import event_words
 from edgeinfer.cli.terminal import cut, plain, show
 from edgeinfer.errors import UsageError
 from edgeinfer.uplink.bodies import SlotModel
@@ -236,13 +237,12 @@ def _machine(machine: MachineState) -> str:
 
 def _event(numbered: Event) -> str:
     event = numbered.event
-    what = {
-        "appeared": f"{event.count} {event.label} appeared",
-        "gone": f"{event.label} gone",
+    changes = {
         "count": f"{event.label}: {event.before} → {event.count}",
         "class": f"{event.previous or 'nothing'} → {event.label or 'nothing'}",
-    }[event.kind]
-    return f"{event.occurred_at[11:19]}  {event.pipeline}: {what}"
+    }
+    what = changes.get(event.kind) if event.rule is None else None
+    return f"{event.occurred_at[11:19]}  {event.pipeline}: {what or event_words(event)}"
 
 
 def _logged(line: Line) -> tuple[str, str]:

@@ -28,8 +28,9 @@ class HomeAssistant:
     """What a node tells Home Assistant.
 
     Of each pipeline: how many objects there are, in all and, of a model of at most ten labels, of each label, or the
-    best class; its last event; its frames per second; and its picture, where it sends snapshots. Of the node: whether
-    there is a problem. A pipeline that sends no results has no counts.
+    best class, or whether there is an anomaly and its score; its last event; its frames per second; and its picture,
+    where it sends snapshots. Of the node: whether there is a problem. A pipeline that sends no results has no counts,
+    nor has one of a vector without labels.
     """
 
     def __init__(self, topics: Topics, discovery_prefix: str = "homeassistant") -> None:
@@ -126,7 +127,12 @@ class HomeAssistant:
 
     def _of_results(self, pipeline: PipelineInfo) -> Iterator[tuple[str, Component]]:
         topic = self._topics.results(pipeline.name)
-        if pipeline.task == "classify":
+        if pipeline.task == "anomaly":
+            yield from self._of_anomaly(topic)
+            return
+        if pipeline.task == "vector" and not pipeline.labels:
+            return  # The names of its values are not known here.
+        if pipeline.task in ("classify", "audio", "vector"):
             best = (
                 f"{{{{ (value_json.data.classes[0].label if value_json.data.classes else 'nothing')[:{_STATE_MAX}] }}}}"
             )
@@ -149,6 +155,21 @@ class HomeAssistant:
                     "stat_cla": "measurement",
                 },
             )
+
+    def _of_anomaly(self, topic: str) -> Iterator[tuple[str, Component]]:
+        is_one = "{{ 'ON' if value_json.data.anomaly.is_anomaly else 'OFF' }}"
+        about = {"p": "binary_sensor", "name": "Anomaly", "dev_cla": "problem"}
+        yield "anomaly", {**about, "stat_t": topic, "val_tpl": is_one}
+        yield (
+            "score",
+            {
+                "p": "sensor",
+                "name": "Anomaly score",
+                "stat_t": topic,
+                "val_tpl": "{{ value_json.data.anomaly.score }}",
+                "stat_cla": "measurement",
+            },
+        )
 
     def _event(self, pipeline: PipelineInfo) -> Component:
         data = "'label': value_json.data.label, 'count': value_json.data.count | default(none)"

@@ -108,6 +108,18 @@ def test_sound_that_is_no_machine_is_an_anomaly(run, test_data):
     assert all(result["anomaly"]["is_anomaly"] for result in results)
 
 
+@pytest.mark.parametrize("source", [[], ["--source", "meow_16k.wav"]], ids=["noise", "recording"])
+def test_a_model_of_sound_is_measured(state, test_data, monkeypatch, capsys, source):
+    monkeypatch.setenv("EDGEINFER_STATE", str(state))
+    monkeypatch.chdir(test_data / "media/audio")
+    model = test_data / "models/yamnet_with_metadata.tflite"
+    assert main(["bench", str(model), *source, "--seconds", "0.1", "--json", "--quiet"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    said = f"{source[1]}, 15600 samples at 16000 Hz" if source else "one window of noise"
+    assert found["source"] == said
+    assert found["end_to_end"]["queries"] >= 3
+
+
 @pytest.fixture
 def digits(test_data, tmp_path):
     """A bundle that does not name its channels, five pictures' rows for it, and what they show."""

@@ -10,7 +10,9 @@ import pytest
 
 from edgeinfer.cli import main
 from edgeinfer.config import Config, PipelineConfig, WebConfig
+from edgeinfer.event import Happening
 from edgeinfer.node import Node
+from edgeinfer.web.journal import EventJournal
 from edgeinfer.web.web import Web
 
 TOKEN = "0123456789abcdef0123"
@@ -50,6 +52,23 @@ def test_it_shows_each_pipeline_with_its_state(url, token, capsys):
     assert hall.split()[:2] == ["hall", "paused"]
     assert any(line.startswith("PROCESS") for line in lines)
     assert max(map(len, lines)) <= 120
+
+
+def test_an_event_of_a_rule_is_shown(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGEINFER_STATE", str(tmp_path / "state"))
+    journals = []
+    begin = EventJournal.__init__
+    monkeypatch.setattr(EventJournal, "__init__", lambda journal: (begin(journal), journals.append(journal))[0])
+    config = PipelineConfig(model="blood-cells", source=LIVE, device="fake", name="door")
+    with closing(Web(WebConfig(listen="127.0.0.1:0"))) as web:
+        node = Node(Config(pipeline=(config,)), sinks_for=web.sinks_for)
+        with closing(node):
+            web.start(node)
+            at, words = "2026-11-26T12:00:09Z", {"kind": "dwell", "rule": "loiterer", "label": "person", "track": 4}
+            happened = Happening(node="pi-7", pipeline="door", occurred_at=at, **words)
+            journals[0].add(happened, None)
+            assert main(["top", web.url, "--once"]) == 0
+    assert "12:00:09  door: loiterer: dwell person #4" in capsys.readouterr().out
 
 
 def test_what_does_not_run_and_what_is_slowed_down_is_said(capsys, tmp_path, monkeypatch):

@@ -9,8 +9,10 @@ import json
 import re
 
 import pytest
+from msgspec.structs import replace
 from sightings import composer, detection, meta, metrics, pipeline_info, result, spooled
 
+from edgeinfer.result import Anomaly
 from edgeinfer.uplink.home_assistant import LABELS_MAX, HomeAssistant, plain_id
 from edgeinfer.uplink.publication import Received
 from edgeinfer.uplink.selection import Selection, message_of_result
@@ -65,6 +67,9 @@ MANY = (
     pipeline_info("door"),
     pipeline_info("ya_rd.2", labels=tuple(f"label {index}" for index in range(LABELS_MAX + 1))),
     pipeline_info("sorter", task="classify", send="changes", snapshot=None),
+    pipeline_info("hall", task="audio", snapshot=None),
+    pipeline_info("pump", task="anomaly", snapshot=None),
+    pipeline_info("load", task="vector", labels=(), snapshot=None),
     pipeline_info("gate", send="events"),
     pipeline_info("attic", send="none"),
 )
@@ -118,8 +123,8 @@ def test_topics_are_those_on_which_the_node_sends():
     assert named == {
         topics.status,
         topics.metrics,
-        *(topics.results(name) for name in ("door", "ya_rd.2", "sorter")),
-        *(topics.events(name) for name in ("door", "ya_rd.2", "sorter", "gate")),
+        *(topics.results(name) for name in ("door", "ya_rd.2", "sorter", "hall", "pump")),
+        *(topics.events(name) for name in ("door", "ya_rd.2", "sorter", "hall", "pump", "load", "gate")),
         *(topics.snapshots(name) for name in ("door", "ya_rd.2", "gate", "attic")),
     }
 
@@ -192,6 +197,9 @@ CASES = [
     ("sorter_class", sent(result(1, best="tabby")), "tabby"),
     ("sorter_class", sent(result(1, best="")), "nothing"),
     ("sorter_class", sent(result(1, best="x" * 300)), "x" * 255),
+    ("pump_anomaly", sent(replace(result(1), anomaly=Anomaly(41.5, 30.0, True))), "ON"),
+    ("pump_anomaly", sent(replace(result(1), anomaly=Anomaly(4.5, 30.0, False))), "OFF"),
+    ("pump_score", sent(replace(result(1), anomaly=Anomaly(41.5, 30.0, True))), "41.5"),
     ("door_fps", composer().metrics(metrics()).payload, "20.0"),
     ("problem", composer().status("degraded", 0, "why").payload, "ON"),
     ("problem", composer().status("online", 0).payload, "OFF"),
@@ -200,9 +208,11 @@ CASES = [
 
 
 def components() -> dict:
-    return discovery(pipeline_info("door", labels=tuple(AWKWARD)), pipeline_info("sorter", task="classify"))[
-        "components"
-    ]
+    return discovery(
+        pipeline_info("door", labels=tuple(AWKWARD)),
+        pipeline_info("sorter", task="classify"),
+        pipeline_info("pump", task="anomaly"),
+    )["components"]
 
 
 def rendered(template: str, payload: bytes) -> str:
