@@ -104,6 +104,27 @@ class RuleConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_onl
             raise ValueError(f"rule {self.name!r}: {'line' if self.zone is None else 'zone'}: {wrong}")
 
 
+class StageConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A model that looks at what the pipeline's own has detected; see docs/events.md.
+
+    classes: of the detections that are shown to it, all where none is named; score_min: what they must have, 0..1.
+    margin: by which share of its sides a box is widened on each side. crops_max: of one picture, the best first.
+    labels, task, decoder: of this model, as of the pipeline's.
+    """
+
+    model: Word
+    name: Name
+    device: Word = "auto"
+    threads: Annotated[int, Meta(ge=1, le=256)] | None = None
+    classes: Annotated[tuple[Word, ...], Meta(max_length=1000)] = ()
+    score_min: Share = 0.0
+    margin: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    crops_max: Annotated[int, Meta(ge=1, le=64)] = 8
+    labels: Word | None = None
+    task: Word | None = None
+    decoder: Word | None = None
+
+
 class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """One pipeline; every name is the flag of `edgeinfer run` with - written as _.
 
@@ -116,7 +137,8 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     board; see `[governor]`. shadow: such as "5%", the share of frames that a new model of the slot sees as well before
     it is tried. threshold: from which score on something is an anomaly. front_end, sample_rate (hertz), stride
     (samples): of a model of windows. track: give each object an id that it keeps; a rule that needs it turns it on.
-    rule: what is to be told of the scene. blur: classes that no output may see.
+    rule: what is to be told of the scene. blur: classes that no output may see. stages: further models, which look at
+    what this one has detected.
     """
 
     model: Word
@@ -143,6 +165,7 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     snapshot: Annotated[float, Meta(ge=0.1, le=86_400)] | None = None
     track: bool = False
     blur: Annotated[tuple[Word, ...], Meta(max_length=1000)] = ()
+    stages: Annotated[tuple[StageConfig, ...], Meta(max_length=4)] = ()
     rule: Annotated[tuple[RuleConfig, ...], Meta(max_length=100)] = ()
     task: Word | None = None
     decoder: Word | None = None
@@ -172,10 +195,13 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
         one_or_three(self, "mean", "std")
         if self.shadow is not None:
             parse_share(self.shadow)
-        names = [rule.name for rule in self.rule]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two rules are named {name!r}")
+        for what, names in (
+            ("rules", [rule.name for rule in self.rule]),
+            ("stages", [stage.name for stage in self.stages]),
+        ):
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"two {what} are named {name!r}")
 
 
 class UplinkConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

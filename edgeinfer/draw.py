@@ -63,7 +63,13 @@ def _draw_detection(pixels: Pixels, detection: Detection) -> None:
     cv2.rectangle(pixels, (left, top), (right, bottom), colour, max(1, round(height / 240)), cv2.LINE_AA)
     if detection.keypoints:
         _draw_keypoints(pixels, detection.keypoints, colour)
-    _draw_text(pixels, _caption(detection), (left, top), colour)
+    classes = [f", {_caption(inner.classes[0])}" for inner in detection.inner or () if inner.classes]
+    _draw_text(pixels, _caption(detection) + "".join(classes), (left, top), colour)
+    for inner in detection.inner or ():
+        for each in inner.detections or ():
+            _draw_detection(pixels, each)
+        if inner.keypoints:
+            _draw_keypoints(pixels, inner.keypoints, colour)
 
 
 def _draw_keypoints(pixels: Pixels, keypoints: tuple[Keypoint, ...], colour: tuple[int, int, int]) -> None:

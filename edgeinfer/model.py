@@ -48,11 +48,13 @@ class Answer:
     """
 
     __slots__ = (
+        "_clock",
         "_lock",
         "_result",
         "_write_out",
         "captured_ns",
         "captured_unix_ns",
+        "deepened_ns",
         "device",
         "filled",
         "outcome",
@@ -70,8 +72,11 @@ class Answer:
         outcome: Outcome,
         device: str,
         stages_ns: tuple[int, int, int, int],
+        clock: Clock,
     ) -> None:
         self._write_out = write_out
+        self._clock = clock
+        self.deepened_ns: int | None = None
         self._lock = threading.Lock()
         self._result: Result | None = None
         self.seq = frame.seq
@@ -88,6 +93,11 @@ class Answer:
         self.outcome = outcome
         self.device = device
         self.stages_ns = stages_ns
+
+    def deepen(self, outcome: Outcome) -> None:
+        """Take what further models made of it, just now, before anybody has asked for the result."""
+        self.outcome = outcome
+        self.deepened_ns = self._clock.monotonic_ns()
 
     def result(self) -> Result:
         """The same one whoever asks, and however often."""
@@ -205,7 +215,9 @@ class Model:
             done_ns = self._clock.monotonic_ns()
         finally:
             self._turns.end(comes_back=comes_back)
-        return Answer(self._write_out, frame, outcome, self.device, (taken_ns, fitted_ns, computed_ns, done_ns))
+        return Answer(
+            self._write_out, frame, outcome, self.device, (taken_ns, fitted_ns, computed_ns, done_ns), self._clock
+        )
 
     def _fit_to(self, bundle: Bundle) -> Callable[[Frame | Window], Placement | Fitted]:
         """What puts a frame, or a window, into the inputs."""
@@ -252,7 +264,7 @@ class Model:
 
     def _write_out(self, answer: Answer) -> Result:
         taken_ns, fitted_ns, computed_ns, done_ns = answer.stages_ns
-        captured_ns, outcome = answer.captured_ns, answer.outcome
+        captured_ns, outcome, deepened_ns = answer.captured_ns, answer.outcome, answer.deepened_ns
         return Result(
             id=self._new_id(),
             node=self._identity.node,
@@ -278,7 +290,8 @@ class Model:
                 preprocess=_ms(fitted_ns - taken_ns),
                 infer=_ms(computed_ns - fitted_ns),
                 decode=_ms(done_ns - computed_ns),
-                age=_ms(done_ns - captured_ns),
+                age=_ms((deepened_ns or done_ns) - captured_ns),
+                stages=None if deepened_ns is None else _ms(deepened_ns - done_ns),
             ),
         )
 

@@ -20,6 +20,8 @@ _LOW_BITS = 30
 _PAIRS = tuple(high + low for high in _CROCKFORD for low in _CROCKFORD)
 
 
+Box = tuple[float, float, float, float]
+"""x_min, y_min, x_max, y_max."""
 Keypoint = tuple[float, float, float]
 """x, y, and the score of being there, 0..1."""
 
@@ -28,6 +30,7 @@ class Detection(msgspec.Struct, frozen=True, omit_defaults=True):
     """One object: `box_xyxy` is x_min, y_min, x_max, y_max; `score` 0..1.
 
     keypoints: of a body or a face, in the order of the model. track_id: the same for one object in all frames.
+    inner: what the stages of a cascade found in this box.
     """
 
     label: str
@@ -36,6 +39,7 @@ class Detection(msgspec.Struct, frozen=True, omit_defaults=True):
     box_xyxy: tuple[float, float, float, float]
     track_id: int | None = None
     keypoints: tuple[Keypoint, ...] | None = None
+    inner: tuple[Inner, ...] | None = None
 
 
 class Classification(msgspec.Struct, frozen=True):
@@ -44,6 +48,25 @@ class Classification(msgspec.Struct, frozen=True):
     label: str
     class_id: int
     score: float
+
+
+class ModelInfo(msgspec.Struct, frozen=True):
+    """Which model answered; `sha256` is of the weights, in hexadecimal."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+class Inner(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What another model found in the box of a detection; coordinates are of the whole picture."""
+
+    stage: str
+    model: ModelInfo
+    device: str
+    detections: tuple[Detection, ...] | None = None
+    classes: tuple[Classification, ...] | None = None
+    keypoints: tuple[Keypoint, ...] | None = None
 
 
 class RunLengths(msgspec.Struct, frozen=True):
@@ -105,22 +128,18 @@ class SourceInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     samples: int | None = None
 
 
-class ModelInfo(msgspec.Struct, frozen=True):
-    """Which model answered; `sha256` is of the weights, in hexadecimal."""
+class Timing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Milliseconds. `wait`: captured until taken up; `age`: captured until this result was there.
 
-    name: str
-    version: str
-    sha256: str
-
-
-class Timing(msgspec.Struct, frozen=True):
-    """Milliseconds. `wait`: captured until taken up; `age`: captured until this result was there."""
+    `stages`: all that the further models of a cascade took, absent where there are none.
+    """
 
     wait: float
     preprocess: float
     infer: float
     decode: float
     age: float
+    stages: float | None = None
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

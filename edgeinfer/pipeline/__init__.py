@@ -16,6 +16,7 @@ from edgeinfer.frame import Frame
 from edgeinfer.metrics import Tally
 from edgeinfer.model import Answer, Model
 from edgeinfer.pipeline.capture import Capture
+from edgeinfer.pipeline.cascade import Cascade
 from edgeinfer.pipeline.delivery import Delivery, Pending, Ready
 from edgeinfer.pipeline.gate import KEYFRAME_S, Gate, Reuse
 from edgeinfer.pipeline.handoff import BoundedQueue, Finished, Handoff, Mailbox
@@ -126,8 +127,9 @@ class Pipeline:
 
     `reopen` gives the source anew after it was lost. `start` and `wait`, or `run` for both; `stop` ends it from any
     thread. A live source keeps the newest frame only; from a file no frame is dropped. `gate` lets the last result
-    stand for frames that show nothing new. `scene` follows objects and tells what happens. `profile` times every stage.
-    `on_done` is called, by a thread of the pipeline, when it has ended.
+    stand for frames that show nothing new. `cascade` has what is detected looked at by further models. `scene` follows
+    objects and tells what happens. `profile` times every stage. `on_done` is called, by a thread of the pipeline, when
+    it has ended.
     """
 
     def __init__(
@@ -140,6 +142,7 @@ class Pipeline:
         reopen: Callable[[], Source] | None = None,
         limits: Limits | None = None,
         gate: Gate | None = None,
+        cascade: Cascade | None = None,
         scene: Scene | None = None,
         profile: Profile | None = None,
         on_done: Callable[[], None] | None = None,
@@ -168,6 +171,7 @@ class Pipeline:
             sinks = [profile.sink(sink) for sink in sinks]
         self._source = source
         self._reuse = None if gate is None else Reuse(gate, keyframe_s=self._limits.keyframe_s)
+        self._cascade = cascade
         self._scene = scene
         self._rate = None if self._limits.rate_fps is None else Rate(self._limits.rate_fps)
         self._pace: Rate | None = None
@@ -233,6 +237,8 @@ class Pipeline:
         state = self._model.state
         if state.startswith("down"):
             return state
+        if state == "ok" and self._cascade is not None:
+            state = self._cascade.state
         device = "" if state == "ok" else state.removeprefix("degraded: ")
         reasons = "; ".join(reason for reason in (self._capture.trouble, self._slowed, device) if reason)
         return f"degraded: {reasons}" if reasons else "ok"
@@ -463,6 +469,8 @@ class Pipeline:
         self._model.close()
         if coming is not None:
             coming.close()
+        if self._cascade is not None:
+            self._cascade.close()
 
     def _next_frame(self) -> Frame | None:
         pace, rate = self._pace, self._rate
@@ -531,6 +539,8 @@ class Pipeline:
         self._stage_ns["preprocess"] += fitted_ns - taken_ns
         self._stage_ns["infer"] += computed_ns - fitted_ns
         self._stage_ns["decode"] += done_ns - computed_ns
+        if self._cascade is not None:
+            self._cascade.deepen(answer, frame, self._model.bundle.decode.score_min, self.tally.add)
         pending = answer if self._scene is None else self._seen(answer, frame, self._scene)
         if self._reuse is not None:
             self._reuse.inferred(frame, pending.result())

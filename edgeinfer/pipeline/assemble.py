@@ -15,6 +15,7 @@ from edgeinfer.delegates import Devices
 from edgeinfer.errors import ConfigError, ModelError, OutputError, SourceError, UsageError
 from edgeinfer.model import Identity, Model, format_for, open_model
 from edgeinfer.pipeline import Limits, Pipeline
+from edgeinfer.pipeline.cascade import Cascade, Stage
 from edgeinfer.pipeline.gate import GATES, KEYFRAME_S, Gate
 from edgeinfer.pipeline.profile import Profile
 from edgeinfer.result import IdMaker
@@ -78,13 +79,14 @@ def open_pipeline(
         _check_outputs(config, usual.bundle)
         # There are no pictures of what is heard.
         kept = keeps_events and usual.bundle.window is None
-        scene = _scene(config, usual.bundle, clock, kept=kept)
+        cascade, within = _cascade(config, usual.bundle, opened, live=raw.live, clock=clock, devices=devices)
+        scene = _scene(config, usual.bundle, clock, kept=kept, within=within)
         sink_options = SinkOptions(fps=source.fps, live=source.live, append=patient)
         outputs = list(sinks)
         for word in config.output:
             outputs.append(open_sink(word, sink_options))
             opened.callback(outputs[-1].close)
-        wants_all = usual.bundle.window is not None or any(sink.wants_pixels for sink in outputs)
+        wants_all = usual.bundle.window is not None or cascade is not None or any(each.wants_pixels for each in outputs)
         needed = None if wants_all else usual.picture_size
         pipeline = Pipeline(
             usual,
@@ -100,6 +102,7 @@ def open_pipeline(
                 patient=patient,
             ),
             gate=gate,
+            cascade=cascade,
             scene=scene,
             profile=Profile(clock) if config.profile else None,
             on_done=on_done,
@@ -165,8 +168,51 @@ def _follows(config: PipelineConfig) -> bool:
     return config.track or bool(config.blur) or any(rule.needs_tracks for rule in config.rule)
 
 
-def _scene(config: PipelineConfig, bundle: Bundle, clock: Clock, *, kept: bool) -> Scene | None:
-    """What follows objects and applies rules, where that is asked for. Raises ConfigError, UsageError."""
+def _cascade(
+    config: PipelineConfig,
+    bundle: Bundle,
+    opened: ExitStack,
+    *,
+    live: bool,
+    clock: Clock,
+    devices: Devices | None,
+) -> tuple[Cascade | None, frozenset[str]]:
+    """The further models, and the classes that they may find. Raises what `open_model` raises, ConfigError."""
+    if not config.stages:
+        return None, frozenset()
+    if bundle.task != "detect":
+        raise ConfigError(f"pipeline {config.name}: stages look at what is detected, and {bundle.name} does not detect")
+    stages: list[Stage] = []
+    for index, each in enumerate(config.stages):
+        for word in each.classes:
+            if bundle.labels and word not in bundle.labels:
+                key = f"stages[{index}].classes"
+                raise ConfigError(f"pipeline {config.name}: {key}: {unknown('class', word, bundle.labels)}")
+        model = open_model(
+            each.model,
+            device=each.device,
+            threads=each.threads,
+            paced=live,
+            overrides=Overrides(
+                task=each.task, decoder=each.decoder, labels=Path(each.labels) if each.labels else None
+            ),
+            clock=clock,
+            devices=devices,
+        )
+        opened.callback(model.close)
+        if model.bundle.window is not None or model.bundle.task == "segment":
+            what = "takes samples" if model.bundle.window is not None else "segments"
+            raise ConfigError(f"pipeline {config.name}: stages[{index}].model: {each.model} {what}")
+        classes = frozenset(each.classes)
+        stages.append(Stage(each.name, model, classes, each.score_min, each.margin, each.crops_max))
+    return Cascade(stages), frozenset(label for stage in stages for label in stage.model.labels)
+
+
+def _scene(config: PipelineConfig, bundle: Bundle, clock: Clock, *, kept: bool, within: frozenset[str]) -> Scene | None:
+    """What follows objects and applies rules, where that is asked for. Raises ConfigError, UsageError.
+
+    within: classes that the stages of a cascade may find, which can be blurred as well.
+    """
     if _follows(config) and bundle.task != "detect":
         raise UsageError(
             f"objects are followed where a model detects them, and {config.model} is of task {bundle.task}"
@@ -174,8 +220,9 @@ def _scene(config: PipelineConfig, bundle: Bundle, clock: Clock, *, kept: bool) 
     named = [(f"rule[{index}].classes", rule.classes or ()) for index, rule in enumerate(config.rule)]
     for key, words in [*named, ("blur", config.blur)]:
         for word in words:
-            if bundle.labels and word not in bundle.labels:
-                raise ConfigError(f"pipeline {config.name}: {key}: {unknown('class', word, bundle.labels)}")
+            known = (*bundle.labels, *(sorted(within) if key == "blur" else ()))
+            if bundle.labels and word not in known:
+                raise ConfigError(f"pipeline {config.name}: {key}: {unknown('class', word, known)}")
     if not (_follows(config) or config.rule):
         return None
     return Scene(config.rule, track=_follows(config), new_id=IdMaker(clock.unix_ns), blur=config.blur, kept=kept)

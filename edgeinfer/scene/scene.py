@@ -136,7 +136,8 @@ class Scene:
     ) -> tuple[tuple[float, float, float, float], ...]:
         if not self._blur:
             return ()
-        seen = tuple(each.box_xyxy for each in found if each.label in self._blur)
+        within = (each for outer in found for inner in outer.inner or () for each in inner.detections or ())
+        seen = tuple(each.box_xyxy for each in (*found, *within) if each.label in self._blur)
         return seen + tuple(track.box_xyxy for track in tracks if track.label in self._blur)
 
     def _followed(self, tracker: Tracker, result: Result, aspect: float, now_ns: int, score_min: float) -> Result:
