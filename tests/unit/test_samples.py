@@ -49,5 +49,5 @@ def test_what_is_too_large_for_the_tensor_saturates():
 
 @pytest.mark.parametrize("window", [window_of(VALUES[:2]), window_of(VALUES[:, :1]), window_of(VALUES, 11.0)])
 def test_another_length_number_of_channels_or_rate_is_refused(window):
-    with pytest.raises(UsageError, match="a window|samples of 1 channels"):
+    with pytest.raises(UsageError, match=r"a window|samples of 1 channels"):
         WindowFitter(TensorSpec("x", (1, 3, 2), FLOAT), FACTS).fit(window, np.zeros((1, 3, 2), np.float32))
