@@ -528,8 +528,10 @@ class Pipeline:
     def _infer(self, frame: Frame) -> Pending | None:
         try:
             answer = self._model.answer(frame, comes_back=self._handoff.has_more)
+            if self._cascade is not None:
+                self._cascade.deepen(answer, frame, self._model.bundle.decode.score_min, self.tally.add)
         except RuntimeFailed:
-            if not (self._source.live and self._model.state.startswith("down")):
+            if not (self._source.live and self._is_down()):
                 raise
             # The device layer has said it, and is opening the devices again.
             self.tally.add("dropped.device")
@@ -539,8 +541,6 @@ class Pipeline:
         self._stage_ns["preprocess"] += fitted_ns - taken_ns
         self._stage_ns["infer"] += computed_ns - fitted_ns
         self._stage_ns["decode"] += done_ns - computed_ns
-        if self._cascade is not None:
-            self._cascade.deepen(answer, frame, self._model.bundle.decode.score_min, self.tally.add)
         pending = answer if self._scene is None else self._seen(answer, frame, self._scene)
         if self._reuse is not None:
             self._reuse.inferred(frame, pending.result())
@@ -549,6 +549,10 @@ class Pipeline:
         if (look := self._look) is not None:
             look(frame, answer)
         return pending
+
+    def _is_down(self) -> bool:
+        states = self._model.state, "ok" if self._cascade is None else self._cascade.state
+        return any(state.startswith("down") for state in states)
 
     def _seen(self, pending: Pending, frame: Frame, scene: Scene) -> Seen:
         return scene.look(pending.result(), frame, score_min=self._model.bundle.decode.score_min)
