@@ -197,8 +197,8 @@ class Model:
         """The result for one frame or window of a source. Raises RuntimeFailed; UsageError once closed."""
         return self.answer(frame).result()
 
-    def answer(self, frame: Frame | Window, *, comes_back: bool = False) -> Answer:
-        """The same, not yet written out. comes_back: the caller has the next frame at hand; see Turns.
+    def answer(self, frame: Frame | Window, *, comes_back: Callable[[], bool] | None = None) -> Answer:
+        """The same, not yet written out. comes_back: asked at the end, whether the next frame is at hand; see Turns.
 
         Raises RuntimeFailed; UsageError once closed.
         """
@@ -214,7 +214,7 @@ class Model:
             outcome = self._decode(raw, where)
             done_ns = self._clock.monotonic_ns()
         finally:
-            self._turns.end(comes_back=comes_back)
+            self._turns.end(comes_back=comes_back is not None and comes_back())
         return Answer(
             self._write_out, frame, outcome, self.device, (taken_ns, fitted_ns, computed_ns, done_ns), self._clock
         )

@@ -30,7 +30,6 @@ class Handoff(Protocol):
         """The next frame; None when none came in time. Raises Finished at the end, or the error it ended with."""
         ...
 
-    @property
     def has_more(self) -> bool:
         """Whether the next `get` need not wait, and follows without a pause."""
         ...
@@ -76,7 +75,6 @@ class BoundedQueue:
             raise self._error
         raise Finished
 
-    @property
     def has_more(self) -> bool:
         return not self._ready.empty()
 
@@ -131,7 +129,6 @@ class Mailbox:
                 return None
             raise self._error or Finished
 
-    @property
     def has_more(self) -> bool:
         """Never: what is live shall give way, and the next frame is seldom there already."""
         return False

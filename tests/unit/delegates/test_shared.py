@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from edgeinfer.bundle import ModelFile, load_bundle
 from edgeinfer.bundle.load import read_model_file
 from edgeinfer.delegates import Devices, Turns, open_device
 from edgeinfer.errors import ModelError
+from edgeinfer.frame import Frame
 from edgeinfer.model import open_model
 
 
@@ -202,3 +204,18 @@ def test_models_that_share_a_device_do_not_mix_their_pictures():
     for model in models:
         model.close()
     assert wrong == []
+
+
+def test_whether_the_next_picture_is_at_hand_is_asked_when_this_one_is_done():
+    """While the model computes, a source has had time for the next."""
+    asked_ns: list[int] = []
+
+    def comes_back() -> bool:
+        asked_ns.append(time.monotonic_ns())
+        return True
+
+    frame = Frame(np.zeros((64, 64, 3), np.uint8), 0, time.monotonic_ns(), time.time_ns(), "memory:")
+    with open_model(load_bundle("blood-cells").folder, device="litert:cpu") as model:
+        done_ns = model.answer(frame, comes_back=comes_back).stages_ns[-1]
+    assert len(asked_ns) == 1
+    assert asked_ns[0] >= done_ns
