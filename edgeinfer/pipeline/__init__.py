@@ -620,8 +620,9 @@ class Pipeline:
                 self._finish_deliveries()
 
     def _finish_deliveries(self) -> None:
+        last = None if self._scene is None else self._scene.cut()
         for delivery in self._deliveries:
-            delivery.finish()
+            delivery.finish(last)
         # At the end of a file a slow sink may take its time; after a stop all of them have some seconds, since a disk
         # may stall, but one that blocks for ever must not keep the program.
         deadline_ns = None
