@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from edgeinfer.frame import Frame
 from edgeinfer.model import Answer, Model
-from edgeinfer.result import Box, Detection, Inner, Keypoint, Outcome
+from edgeinfer.result import Box, Detection, Inner, Keypoint, Outcome, Segment
 
 _SIDE_MIN = 2
 
@@ -99,12 +99,18 @@ def _placed(stage: Stage, outcome: Outcome, place: tuple[float, float, float, fl
     def point(found: Keypoint) -> Keypoint:
         return round(left + found[0] * width, 6), round(top + found[1] * height, 6), found[2]
 
+    def box(found_xyxy: Box) -> Box:
+        x_min, y_min, x_max, y_max = found_xyxy
+        placed = (left + x_min * width, top + y_min * height, left + x_max * width, top + y_max * height)
+        return round(placed[0], 6), round(placed[1], 6), round(placed[2], 6), round(placed[3], 6)
+
     def detection(found: Detection) -> Detection:
-        x_min, y_min, x_max, y_max = found.box_xyxy
-        box = (left + x_min * width, top + y_min * height, left + x_max * width, top + y_max * height)
         inner_points = None if found.keypoints is None else tuple(map(point, found.keypoints))
-        placed = round(box[0], 6), round(box[1], 6), round(box[2], 6), round(box[3], 6)
-        return replace(found, box_xyxy=placed, keypoints=inner_points)
+        return replace(found, box_xyxy=box(found.box_xyxy), keypoints=inner_points)
+
+    def segment(found: Segment) -> Segment:
+        placed = None if found.box_xyxy is None else box(found.box_xyxy)
+        return replace(found, area=round(found.area * width * height, 6), box_xyxy=placed)
 
     return Inner(
         stage=stage.name,
@@ -113,4 +119,6 @@ def _placed(stage: Stage, outcome: Outcome, place: tuple[float, float, float, fl
         detections=None if outcome.detections is None else tuple(map(detection, outcome.detections)),
         classes=outcome.classes,
         keypoints=None if outcome.keypoints is None else tuple(map(point, outcome.keypoints)),
+        segments=None if outcome.segments is None else tuple(map(segment, outcome.segments)),
+        crop_xyxy=None if outcome.segments is None else box((0.0, 0.0, 1.0, 1.0)),
     )
