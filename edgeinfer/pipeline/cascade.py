@@ -47,8 +47,8 @@ class Cascade:
 
     @property
     def state(self) -> str:
-        """`ok`, or that of the first model that is not."""
-        return next((stage.model.state for stage in self._stages if stage.model.state != "ok"), "ok")
+        """The worst of its models'."""
+        return worst_of([stage.model.state for stage in self._stages])
 
     def deepen(self, answer: Answer, frame: Frame, score_min: float, count: Callable[[str, int], None]) -> None:
         """Put what the stages find into the answer's detections. Raises RuntimeFailed."""
@@ -68,6 +68,11 @@ class Cascade:
         with ExitStack() as all_of_them:
             for stage in self._stages:
                 all_of_them.callback(stage.model.close)
+
+
+def worst_of(states: Sequence[str]) -> str:
+    """The first state of a model that is down, else the first that is degraded, else `ok`."""
+    return min(states, key=lambda state: (not state.startswith("down"), state == "ok"))
 
 
 def _look(stage: Stage, frame: Frame, box_xyxy: Box) -> Inner:

@@ -1,20 +1,26 @@
-"""Stages of a cascade: what they find in a box of their own."""
+"""Stages of a cascade: what they find in a box of their own, and what becomes of a run when they cannot look."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import threading
+import time
 
 import numpy as np
 import pytest
 
+from edgeinfer.delegates import Failover
+from edgeinfer.errors import DeviceNotFound, RuntimeFailed
 from edgeinfer.model import Model
 from edgeinfer.pipeline import Pipeline
 from edgeinfer.pipeline.cascade import Cascade, Stage
-from edgeinfer.runtimes.fake import FakeRuntime
+from edgeinfer.runtimes.fake import FakeRuntime, Faults
 from edgeinfer.sinks.memory import MemorySink
 from edgeinfer.sources import open_source
 from edgeinfer.tensor import TensorSpec
 
+LIVE = "synthetic://noise?width=64&height=64&fps=100"
 # On whole pixels, where there is no margin.
 BOX_XYXY = (0.25, 0.125, 0.75, 0.875)
 
@@ -51,6 +57,58 @@ def segmenting(bundle):
     return Model(made, FakeRuntime(made.file, outputs=lambda _: tuple(arrays.values())))
 
 
+class Rungs:
+    """The devices of a classifying stage: the first fails at that run, and the other comes when it is told to."""
+
+    def __init__(self, bundle, fail_at: int, *, is_there: bool = False) -> None:
+        self.is_there = is_there
+        self._bundle = bundle
+        self._waits = threading.Event()
+        first = FakeRuntime(bundle.file, Faults(fail_at=fail_at), outputs=self._scores)
+        self.model = Model(
+            bundle,
+            Failover(
+                ("first", "other"),
+                0,
+                first,
+                self._open,
+                wait=lambda _: self._waits.wait(0.002),
+                now_s=itertools.count(0, 100).__next__,
+            ),
+        )
+
+    def _open(self, index: int, *, afresh: bool) -> FakeRuntime:
+        if not self.is_there or index == 0:
+            raise DeviceNotFound("it is gone")
+        return FakeRuntime(self._bundle.file, outputs=self._scores)
+
+    def _scores(self, _):
+        return (np.array([[10, 200, 30, 16]], dtype=np.uint8),)
+
+
+@pytest.fixture
+def start():
+    """Live pipelines with these stages, closed after the test."""
+    started = []
+
+    def start_(detector, *stages):
+        sink = MemorySink()
+        started.append(Pipeline(detector, open_source(LIVE), [sink], cascade=Cascade(stages)))
+        started[-1].start()
+        return started[-1], sink
+
+    yield start_
+    for pipeline in started:
+        pipeline.close()
+
+
+def until(is_so) -> None:
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
 def test_segments_lie_where_they_are_in_the_whole_picture(detector, segmenting):
     source = open_source("synthetic://noise?width=64&height=64&frames=1")
     sink = MemorySink()
@@ -67,3 +125,40 @@ def test_segments_lie_where_they_are_in_the_whole_picture(detector, segmenting):
     mask = np.repeat(np.arange(len(segment.mask.counts)) % 2 == 1, segment.mask.counts).reshape(8, 8)
     assert mask[2:4, 2:6].all()
     assert mask.sum() == 8
+
+
+def test_a_stage_whose_devices_are_all_down_costs_frames_and_not_the_run(bundle, detector, start):
+    rungs = Rungs(bundle, fail_at=2)
+    pipeline, sink = start(detector, Stage("what", rungs.model))
+    until(lambda: pipeline.tally["dropped.device"] > 3)
+    assert pipeline.state.startswith("down: first fake failed at run 2, as asked")
+    assert pipeline.tally["published"] == 1
+    rungs.is_there = True
+    until(lambda: pipeline.tally["published"] > 3)
+    assert pipeline.state.startswith("degraded: first ")
+    pipeline.close()
+    report = pipeline.report()
+    assert report.error is None
+    results = list(sink)
+    assert len(results) == report.counts["published"]
+    assert results[1].seq - results[0].seq > report.counts["dropped.device"]
+    for result in results:
+        assert [each.classes[0].label for each in result.detections[0].inner] == ["b"]
+
+
+def test_that_another_stage_is_degraded_hides_nothing(bundle, detector, start):
+    well, gone = Rungs(bundle, fail_at=1, is_there=True), Rungs(bundle, fail_at=1)
+    pipeline, _ = start(detector, Stage("a", well.model), Stage("b", gone.model))
+    until(lambda: pipeline.tally["dropped.device"] > 1)
+    assert pipeline.state.startswith("down: first fake failed at run 1, as asked")
+    pipeline.close()
+    assert pipeline.report().error is None
+
+
+def test_of_a_file_no_frame_is_left_out_when_a_stage_is_down(bundle, detector):
+    sink = MemorySink()
+    source = open_source("synthetic://noise?width=64&height=64&frames=5")
+    stage = Stage("what", Rungs(bundle, fail_at=3).model)
+    report = Pipeline(detector, source, [sink], cascade=Cascade([stage])).run()
+    assert isinstance(report.error, RuntimeFailed)
+    assert [result.seq for result in sink] == [0, 1]
