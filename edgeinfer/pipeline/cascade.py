@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -44,6 +46,8 @@ class Cascade:
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._stages = tuple(stages)
+        # No crop goes on from the one before it, which is mostly of another object.
+        self._stretches = itertools.count(1)
 
     @property
     def state(self) -> str:
@@ -57,12 +61,20 @@ class Cascade:
         for stage in self._stages:
             wanted = [index for index, each in enumerate(detections) if stage.wants(each, score_min)]
             for index in wanted[: stage.crops_max]:
-                found.setdefault(index, []).append(_look(stage, frame, detections[index].box_xyxy))
+                found.setdefault(index, []).append(self._look(stage, frame, detections[index].box_xyxy))
             count(f"crops.{stage.name}", min(len(wanted), stage.crops_max))
             count(f"crops_left_out.{stage.name}", max(len(wanted) - stage.crops_max, 0))
         for index, inner in found.items():
             detections[index] = replace(detections[index], inner=tuple(inner))
         answer.deepen(replace(answer.outcome, detections=tuple(detections)))
+
+    def _look(self, stage: Stage, frame: Frame, box_xyxy: Box) -> Inner:
+        height, width = frame.pixels.shape[:2]
+        left, top, right, bottom = _widened(box_xyxy, stage.margin, width, height)
+        pixels = np.ascontiguousarray(frame.pixels[top:bottom, left:right])
+        crop = dataclasses.replace(frame, pixels=pixels, full_size=None, stretch=next(self._stretches))
+        place = left / width, top / height, (right - left) / width, (bottom - top) / height
+        return _placed(stage, stage.model.answer(crop).outcome, place)
 
     def close(self) -> None:
         with ExitStack() as all_of_them:
@@ -73,17 +85,6 @@ class Cascade:
 def worst_of(states: Sequence[str]) -> str:
     """The first state of a model that is down, else the first that is degraded, else `ok`."""
     return min(states, key=lambda state: (not state.startswith("down"), state == "ok"))
-
-
-def _look(stage: Stage, frame: Frame, box_xyxy: Box) -> Inner:
-    height, width = frame.pixels.shape[:2]
-    left, top, right, bottom = _widened(box_xyxy, stage.margin, width, height)
-    crop = np.ascontiguousarray(frame.pixels[top:bottom, left:right])
-    outcome = stage.model.answer(
-        Frame(crop, frame.seq, frame.captured_ns, frame.captured_unix_ns, frame.uri, frame.position_s)
-    ).outcome
-    place = left / width, top / height, (right - left) / width, (bottom - top) / height
-    return _placed(stage, outcome, place)
 
 
 def _widened(box_xyxy: Box, margin: float, width: int, height: int) -> tuple[int, int, int, int]:

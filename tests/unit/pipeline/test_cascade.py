@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from edgeinfer.bundle.facts import Carried
 from edgeinfer.delegates import Failover
 from edgeinfer.errors import DeviceNotFound, RuntimeFailed
 from edgeinfer.model import Model
@@ -125,6 +126,27 @@ def test_segments_lie_where_they_are_in_the_whole_picture(detector, segmenting):
     mask = np.repeat(np.arange(len(segment.mask.counts)) % 2 == 1, segment.mask.counts).reshape(8, 8)
     assert mask[2:4, 2:6].all()
     assert mask.sum() == 8
+
+
+def test_a_stage_remembers_nothing_of_another_box(bundle, detector):
+    """One whose answer is another where its state is not zeros."""
+    made = with_outputs(
+        bundle, "classify", "classify", {"scores": np.zeros((1, 2), np.float32), "hn": np.ones((1, 1), np.float32)}
+    )
+    inputs = (*made.file.inputs, TensorSpec("h", (1, 1), np.dtype(np.float32)))
+    made = dataclasses.replace(
+        made, file=dataclasses.replace(made.file, inputs=inputs), carried=Carried(((1, 1),)), labels=("new", "known")
+    )
+
+    def compute(seen):
+        scores = np.eye(2, dtype=np.float32)[[int(seen[1][0, 0] != 0)]]
+        return scores, np.ones((1, 1), np.float32)
+
+    sink = MemorySink()
+    cascade = Cascade([Stage("what", Model(made, FakeRuntime(made.file, outputs=compute)))])
+    source = open_source("synthetic://noise?width=64&height=64&frames=3")
+    assert Pipeline(detector, source, [sink], cascade=cascade).run().error is None
+    assert [result.detections[0].inner[0].classes[0].label for result in sink] == ["new"] * 3
 
 
 def test_a_stage_whose_devices_are_all_down_costs_frames_and_not_the_run(bundle, detector, start):
