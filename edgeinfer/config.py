@@ -109,7 +109,7 @@ class StageConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_on
 
     classes: of the detections that are shown to it, all where none is named; score_min: what they must have, 0..1.
     margin: by which share of its sides a box is widened on each side. crops_max: of one picture, the best first.
-    labels, task, decoder: of this model, as of the pipeline's.
+    labels, task, decoder, masks: of this model, as of the pipeline's.
     """
 
     model: Word
@@ -123,6 +123,7 @@ class StageConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_on
     labels: Word | None = None
     task: Word | None = None
     decoder: Word | None = None
+    masks: bool | None = None
 
 
 class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgeinfer.bundle.layouts import COCO_KEYPOINTS
 from edgeinfer.frame import Outline, Pixels
-from edgeinfer.result import Classification, Detection, Keypoint, Result, RunLengths, Segment
+from edgeinfer.result import Box, Classification, Detection, Keypoint, Result, RunLengths, Segment
 
 # Okabe and Ito's palette, told apart by colour-blind eyes (https://jfly.uni-koeln.de/color/), as blue-green-red.
 _COLOURS = (
@@ -34,6 +34,7 @@ _COCO_LIMBS = (
 )
 _DARK = (24, 24, 24)
 _LIGHT = (255, 255, 255)
+_WHOLE_XYXY = (0.0, 0.0, 1.0, 1.0)
 
 
 def annotate(pixels: Pixels, result: Result, outlines: Sequence[Outline] = ()) -> None:
@@ -55,10 +56,11 @@ def annotate(pixels: Pixels, result: Result, outlines: Sequence[Outline] = ()) -
 
 
 def _draw_detection(pixels: Pixels, detection: Detection) -> None:
-    height, width = pixels.shape[:2]
-    left, top, right, bottom = (
-        round(share * size) for share, size in zip(detection.box_xyxy, (width, height) * 2, strict=True)
-    )
+    height = pixels.shape[0]
+    left, top, right, bottom = _in_pixels(detection.box_xyxy, pixels)
+    for inner in detection.inner or ():
+        for line, segment in enumerate(inner.segments or ()):
+            _draw_segment(pixels, segment, line, inner.crop_xyxy or _WHOLE_XYXY, detection.box_xyxy)
     colour = _COLOURS[detection.class_id % len(_COLOURS)]
     cv2.rectangle(pixels, (left, top), (right, bottom), colour, max(1, round(height / 240)), cv2.LINE_AA)
     if detection.keypoints:
@@ -89,23 +91,35 @@ def _draw_keypoints(pixels: Pixels, keypoints: tuple[Keypoint, ...], colour: tup
             cv2.circle(pixels, place, 2 * thickness, colour, thickness, cv2.LINE_AA)
 
 
-def _draw_segment(pixels: Pixels, segment: Segment, line: int) -> None:
-    """The mask as a veil, where there is one, and the caption at its box, or in the list of classes."""
-    height, width = pixels.shape[:2]
+def _draw_segment(
+    pixels: Pixels, segment: Segment, line: int, mask_xyxy: Box = _WHOLE_XYXY, list_xyxy: Box = _WHOLE_XYXY
+) -> None:
+    """The mask as a veil, where there is one, and the caption at its box, or in the list of classes.
+
+    mask_xyxy, list_xyxy: where these two lie.
+    """
     colour = _COLOURS[(segment.class_id if segment.box_xyxy is None else line) % len(_COLOURS)]
-    if segment.mask is not None:
-        mask = cv2.resize(_mask(segment.mask), (width, height), interpolation=cv2.INTER_LINEAR) > 127
+    left, top, right, bottom = _in_pixels(mask_xyxy, pixels)
+    seen = pixels[top:bottom, left:right]
+    if segment.mask is not None and seen.size:
+        mask = cv2.resize(_mask(segment.mask), (right - left, bottom - top), interpolation=cv2.INTER_LINEAR) > 127
         # Blended in whole numbers, and only there.
-        pixels[mask] = (pixels[mask].astype(np.uint16) + np.array(colour, dtype=np.uint16)) >> 1
+        seen[mask] = (seen[mask].astype(np.uint16) + np.array(colour, dtype=np.uint16)) >> 1
     caption = _short(segment.label) + f" {100 * segment.area:.1f} %"
     if segment.box_xyxy is None:
-        _draw_text(pixels, caption, (0, (line + 1) * (_text_height(pixels) + 6)), colour)
+        left, top, _, _ = _in_pixels(list_xyxy, pixels)
+        _draw_text(pixels, caption, (left, top + (line + 1) * (_text_height(pixels) + 6)), colour)
         return
-    left, top, right, bottom = (
-        round(share * size) for share, size in zip(segment.box_xyxy, (width, height) * 2, strict=True)
-    )
+    left, top, right, bottom = _in_pixels(segment.box_xyxy, pixels)
+    height = pixels.shape[0]
     cv2.rectangle(pixels, (left, top), (right, bottom), colour, max(1, round(height / 240)), cv2.LINE_AA)
     _draw_text(pixels, caption, (left, top), colour)
+
+
+def _in_pixels(box_xyxy: Box, pixels: Pixels) -> tuple[int, int, int, int]:
+    height, width = pixels.shape[:2]
+    x_min, y_min, x_max, y_max = box_xyxy
+    return round(x_min * width), round(y_min * height), round(x_max * width), round(y_max * height)
 
 
 def _mask(runs: RunLengths) -> npt.NDArray[np.uint8]:

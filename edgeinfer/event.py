@@ -37,10 +37,10 @@ class Happening(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     release: with which one; who: did it; reason: why.
 
     start, end: RFC 3339. What lasts (`dwell`, `occupancy`, `label`, `anomaly`, `value`) is told when it begins, without
-    an end, and once more under the same id when it is over. position_s: of a file, the place in it where this was told.
-    track: of the object. direction: of `cross`, seen from the first point of the line to the last. score: 0..1. value:
-    what `anomaly` and `value` judge, when this was told. snapshot, clip: names of files in the
-    folder of events, written within some seconds.
+    an end, and once more under the same id when it is over, with the last result of a run at the latest. position_s: of
+    a file, the place in it where this was told. track: of the object. direction: of `cross`, seen from the first point
+    of the line to the last. score: 0..1. value: what `anomaly` and `value` judge, when this was told. snapshot, clip:
+    names of files in the folder of events, written within some seconds.
     """
 
     schema: str | None = None

@@ -32,6 +32,7 @@ class Frame:
     position_s: for a file, the place in it, in seconds; None for a live source.
     full_size: width and height of the picture as it was taken, where `pixels` is a reduced one.
     outlines: what an annotated picture shows beside the result.
+    stretch: another number than that of the frame before where nothing may be kept of that one; see Recurrence.
     """
 
     pixels: Pixels
@@ -42,6 +43,7 @@ class Frame:
     position_s: float | None = None
     full_size: tuple[int, int] | None = None
     outlines: tuple[Outline, ...] = ()
+    stretch: int = 0
 
     @property
     def width(self) -> int:

@@ -224,12 +224,18 @@ class Model:
         if bundle.window is None:
             index = bundle.picture.index
             fitter = Fitter(self._runtime.inputs[index], bundle.picture)
+            stretch = 0
 
             def fit_frame(frame: Frame | Window) -> Placement:
+                nonlocal stretch
                 if not isinstance(frame, Frame):
                     raise UsageError(f"{bundle.name} takes pictures, not samples")
                 if self._recurrence is not None:
+                    # Of a camera, frames are dropped all the time: what it showed before them still tells of this one.
+                    if frame.stretch != stretch:
+                        self._recurrence.reset()
                     self._recurrence.feed(self._runtime)
+                    stretch = frame.stretch
                 return fitter.fit(frame.pixels, self._runtime.input(index))
 
             return fit_frame

@@ -58,17 +58,6 @@ class ModelInfo(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class Inner(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What another model found in the box of a detection; coordinates are of the whole picture."""
-
-    stage: str
-    model: ModelInfo
-    device: str
-    detections: tuple[Detection, ...] | None = None
-    classes: tuple[Classification, ...] | None = None
-    keypoints: tuple[Keypoint, ...] | None = None
-
-
 class RunLengths(msgspec.Struct, frozen=True):
     """A mask as lengths of runs outside and inside in turn, outside first, row by row from the top left.
 
@@ -89,6 +78,22 @@ class Segment(msgspec.Struct, frozen=True, omit_defaults=True):
     score: float | None = None
     box_xyxy: tuple[float, float, float, float] | None = None
     mask: RunLengths | None = None
+
+
+class Inner(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What another model found in the box of a detection; coordinates and areas are of the whole picture.
+
+    crop_xyxy: of segments, what the model was shown; their masks are grids over that.
+    """
+
+    stage: str
+    model: ModelInfo
+    device: str
+    detections: tuple[Detection, ...] | None = None
+    classes: tuple[Classification, ...] | None = None
+    keypoints: tuple[Keypoint, ...] | None = None
+    segments: tuple[Segment, ...] | None = None
+    crop_xyxy: Box | None = None
 
 
 class Anomaly(msgspec.Struct, frozen=True):

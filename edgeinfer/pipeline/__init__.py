@@ -16,7 +16,7 @@ from edgeinfer.frame import Frame
 from edgeinfer.metrics import Tally
 from edgeinfer.model import Answer, Model
 from edgeinfer.pipeline.capture import Capture
-from edgeinfer.pipeline.cascade import Cascade
+from edgeinfer.pipeline.cascade import Cascade, worst_of
 from edgeinfer.pipeline.delivery import Delivery, Pending, Ready
 from edgeinfer.pipeline.gate import KEYFRAME_S, Gate, Reuse
 from edgeinfer.pipeline.handoff import BoundedQueue, Finished, Handoff, Mailbox
@@ -234,11 +234,9 @@ class Pipeline:
             return "stopped"
         if not self._resumed.is_set():
             return "paused"
-        state = self._model.state
+        state = self._state_of_models()
         if state.startswith("down"):
             return state
-        if state == "ok" and self._cascade is not None:
-            state = self._cascade.state
         device = "" if state == "ok" else state.removeprefix("degraded: ")
         reasons = "; ".join(reason for reason in (self._capture.trouble, self._slowed, device) if reason)
         return f"degraded: {reasons}" if reasons else "ok"
@@ -531,7 +529,7 @@ class Pipeline:
             if self._cascade is not None:
                 self._cascade.deepen(answer, frame, self._model.bundle.decode.score_min, self.tally.add)
         except RuntimeFailed:
-            if not (self._source.live and self._is_down()):
+            if not (self._source.live and self._state_of_models().startswith("down")):
                 raise
             # The device layer has said it, and is opening the devices again.
             self.tally.add("dropped.device")
@@ -550,9 +548,9 @@ class Pipeline:
             look(frame, answer)
         return pending
 
-    def _is_down(self) -> bool:
-        states = self._model.state, "ok" if self._cascade is None else self._cascade.state
-        return any(state.startswith("down") for state in states)
+    def _state_of_models(self) -> str:
+        own = self._model.state
+        return own if self._cascade is None else worst_of([own, self._cascade.state])
 
     def _seen(self, pending: Pending, frame: Frame, scene: Scene) -> Seen:
         return scene.look(pending.result(), frame, score_min=self._model.bundle.decode.score_min)
@@ -620,8 +618,9 @@ class Pipeline:
                 self._finish_deliveries()
 
     def _finish_deliveries(self) -> None:
+        last = None if self._scene is None else self._scene.cut()
         for delivery in self._deliveries:
-            delivery.finish()
+            delivery.finish(last)
         # At the end of a file a slow sink may take its time; after a stop all of them have some seconds, since a disk
         # may stall, but one that blocks for ever must not keep the program.
         deadline_ns = None

@@ -28,6 +28,9 @@ from edgeinfer.sources.account import Account
 from edgeinfer.sources.windows import Evenness, Windows
 from edgeinfer.words import unknown
 
+# The tasks whose classes have boxes.
+_BOXING = frozenset({"detect", "pose"})
+
 
 def open_pipeline(
     config: PipelineConfig,
@@ -177,7 +180,7 @@ def _cascade(
     clock: Clock,
     devices: Devices | None,
 ) -> tuple[Cascade | None, frozenset[str]]:
-    """The further models, and the classes that they may find. Raises what `open_model` raises, ConfigError."""
+    """The further models, and the classes that they may box. Raises what `open_model` raises, ConfigError."""
     if not config.stages:
         return None, frozenset()
     if bundle.task != "detect":
@@ -194,24 +197,27 @@ def _cascade(
             threads=each.threads,
             paced=live,
             overrides=Overrides(
-                task=each.task, decoder=each.decoder, labels=Path(each.labels) if each.labels else None
+                task=each.task,
+                decoder=each.decoder,
+                labels=Path(each.labels) if each.labels else None,
+                masks=each.masks,
             ),
             clock=clock,
             devices=devices,
         )
         opened.callback(model.close)
-        if model.bundle.window is not None or model.bundle.task == "segment":
-            what = "takes samples" if model.bundle.window is not None else "segments"
-            raise ConfigError(f"pipeline {config.name}: stages[{index}].model: {each.model} {what}")
+        if model.bundle.window is not None:
+            raise ConfigError(f"pipeline {config.name}: stages[{index}].model: {each.model} takes samples")
         classes = frozenset(each.classes)
         stages.append(Stage(each.name, model, classes, each.score_min, each.margin, each.crops_max))
-    return Cascade(stages), frozenset(label for stage in stages for label in stage.model.labels)
+    boxing = (stage.model for stage in stages if stage.model.bundle.task in _BOXING)
+    return Cascade(stages), frozenset(label for model in boxing for label in model.labels)
 
 
 def _scene(config: PipelineConfig, bundle: Bundle, clock: Clock, *, kept: bool, within: frozenset[str]) -> Scene | None:
     """What follows objects and applies rules, where that is asked for. Raises ConfigError, UsageError.
 
-    within: classes that the stages of a cascade may find, which can be blurred as well.
+    within: classes that the stages of a cascade may box, which can be blurred as well.
     """
     if _follows(config) and bundle.task != "detect":
         raise UsageError(

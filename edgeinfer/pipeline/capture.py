@@ -42,7 +42,7 @@ class Capture:
     A live source that is lost is opened again by `reopen`, for as long as it takes; whatever else ends a source
     ends the frames. Before its first frame a source is lost only where that is asked for by `patient`, and wrong
     otherwise. `wait` sleeps that many seconds or until stopped, and says whether it was stopped; a test passes its own.
-    Frames are numbered here, so that the count goes on across a reopening.
+    Frames are numbered here, so that the count goes on across a reopening, and pictures after one are another stretch.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Capture:
         self._stopped = threading.Event()
         self._wait = wait or self._stopped.wait
         self._seq = 0
+        self._reopened = 0
         self._turn = 0
         self._hung_reads = 0
         self._turn_lock = threading.Lock()
@@ -178,8 +179,13 @@ class Capture:
         self._tally.add("captured")
         seq, self._seq = self._seq, self._seq + 1
         self._say_returned(uri)
-        # The source's own number, but for one that was opened again and counts from 0.
-        self._handoff.put(frame if frame.seq == seq else dataclasses.replace(frame, seq=seq))
+        if self._reopened and isinstance(frame, Frame):
+            # On each frame and not on the first alone, which may be dropped on its way. A window knows what it follows.
+            frame = dataclasses.replace(frame, seq=seq, stretch=self._reopened)
+        elif frame.seq != seq:
+            # The source's own number, but for one that was opened again and counts from 0.
+            frame = dataclasses.replace(frame, seq=seq)
+        self._handoff.put(frame)
 
     def _open_again(self, turn: int) -> Source:
         while self._is_mine(turn):
@@ -195,6 +201,7 @@ class Capture:
             finally:
                 self._opening_since_ns = None
             self._source = source
+            self._reopened += 1
             self._tally.add("source.reopened")
             return source
         raise SourceError(f"{self._source.uri} was given up")

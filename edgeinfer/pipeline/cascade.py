@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,7 +14,7 @@ from msgspec.structs import replace
 
 from edgeinfer.frame import Frame
 from edgeinfer.model import Answer, Model
-from edgeinfer.result import Box, Detection, Inner, Keypoint, Outcome
+from edgeinfer.result import Box, Detection, Inner, Keypoint, Outcome, Segment
 
 _SIDE_MIN = 2
 
@@ -44,11 +46,13 @@ class Cascade:
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._stages = tuple(stages)
+        # No crop goes on from the one before it, which is mostly of another object.
+        self._stretches = itertools.count(1)
 
     @property
     def state(self) -> str:
-        """`ok`, or that of the first model that is not."""
-        return next((stage.model.state for stage in self._stages if stage.model.state != "ok"), "ok")
+        """The worst of its models'."""
+        return worst_of([stage.model.state for stage in self._stages])
 
     def deepen(self, answer: Answer, frame: Frame, score_min: float, count: Callable[[str, int], None]) -> None:
         """Put what the stages find into the answer's detections. Raises RuntimeFailed."""
@@ -57,12 +61,20 @@ class Cascade:
         for stage in self._stages:
             wanted = [index for index, each in enumerate(detections) if stage.wants(each, score_min)]
             for index in wanted[: stage.crops_max]:
-                found.setdefault(index, []).append(_look(stage, frame, detections[index].box_xyxy))
+                found.setdefault(index, []).append(self._look(stage, frame, detections[index].box_xyxy))
             count(f"crops.{stage.name}", min(len(wanted), stage.crops_max))
             count(f"crops_left_out.{stage.name}", max(len(wanted) - stage.crops_max, 0))
         for index, inner in found.items():
             detections[index] = replace(detections[index], inner=tuple(inner))
         answer.deepen(replace(answer.outcome, detections=tuple(detections)))
+
+    def _look(self, stage: Stage, frame: Frame, box_xyxy: Box) -> Inner:
+        height, width = frame.pixels.shape[:2]
+        left, top, right, bottom = _widened(box_xyxy, stage.margin, width, height)
+        pixels = np.ascontiguousarray(frame.pixels[top:bottom, left:right])
+        crop = dataclasses.replace(frame, pixels=pixels, full_size=None, stretch=next(self._stretches))
+        place = left / width, top / height, (right - left) / width, (bottom - top) / height
+        return _placed(stage, stage.model.answer(crop).outcome, place)
 
     def close(self) -> None:
         with ExitStack() as all_of_them:
@@ -70,15 +82,9 @@ class Cascade:
                 all_of_them.callback(stage.model.close)
 
 
-def _look(stage: Stage, frame: Frame, box_xyxy: Box) -> Inner:
-    height, width = frame.pixels.shape[:2]
-    left, top, right, bottom = _widened(box_xyxy, stage.margin, width, height)
-    crop = np.ascontiguousarray(frame.pixels[top:bottom, left:right])
-    outcome = stage.model.answer(
-        Frame(crop, frame.seq, frame.captured_ns, frame.captured_unix_ns, frame.uri, frame.position_s)
-    ).outcome
-    place = left / width, top / height, (right - left) / width, (bottom - top) / height
-    return _placed(stage, outcome, place)
+def worst_of(states: Sequence[str]) -> str:
+    """The first state of a model that is down, else the first that is degraded, else `ok`."""
+    return min(states, key=lambda state: (not state.startswith("down"), state == "ok"))
 
 
 def _widened(box_xyxy: Box, margin: float, width: int, height: int) -> tuple[int, int, int, int]:
@@ -99,12 +105,18 @@ def _placed(stage: Stage, outcome: Outcome, place: tuple[float, float, float, fl
     def point(found: Keypoint) -> Keypoint:
         return round(left + found[0] * width, 6), round(top + found[1] * height, 6), found[2]
 
+    def box(found_xyxy: Box) -> Box:
+        x_min, y_min, x_max, y_max = found_xyxy
+        placed = (left + x_min * width, top + y_min * height, left + x_max * width, top + y_max * height)
+        return round(placed[0], 6), round(placed[1], 6), round(placed[2], 6), round(placed[3], 6)
+
     def detection(found: Detection) -> Detection:
-        x_min, y_min, x_max, y_max = found.box_xyxy
-        box = (left + x_min * width, top + y_min * height, left + x_max * width, top + y_max * height)
         inner_points = None if found.keypoints is None else tuple(map(point, found.keypoints))
-        placed = round(box[0], 6), round(box[1], 6), round(box[2], 6), round(box[3], 6)
-        return replace(found, box_xyxy=placed, keypoints=inner_points)
+        return replace(found, box_xyxy=box(found.box_xyxy), keypoints=inner_points)
+
+    def segment(found: Segment) -> Segment:
+        placed = None if found.box_xyxy is None else box(found.box_xyxy)
+        return replace(found, area=round(found.area * width * height, 6), box_xyxy=placed)
 
     return Inner(
         stage=stage.name,
@@ -113,4 +125,6 @@ def _placed(stage: Stage, outcome: Outcome, place: tuple[float, float, float, fl
         detections=None if outcome.detections is None else tuple(map(detection, outcome.detections)),
         classes=outcome.classes,
         keypoints=None if outcome.keypoints is None else tuple(map(point, outcome.keypoints)),
+        segments=None if outcome.segments is None else tuple(map(segment, outcome.segments)),
+        crop_xyxy=None if outcome.segments is None else box((0.0, 0.0, 1.0, 1.0)),
     )

@@ -79,7 +79,7 @@ class Delivery:
     gets would be old. What is older than `max_age_ms` is dropped in any case, and counted as
     `dropped.max_age.sink.<uri>`. What the sink refuses is counted as `failed.sink.<uri>`, and the next result is tried
     again; what else it never got to see as `dropped.sink.<uri>`. Events go with the result in which they happened, or
-    where that is dropped with the next one.
+    where that is dropped with the next one, or at the end.
     `on_gone` is called, by the sink's thread, when the sink takes no more: its reader went away, or it failed for good.
     """
 
@@ -121,6 +121,7 @@ class Delivery:
         )
         self._wants_event_frames: bool = getattr(sink, "wants_event_frames", False)
         self._left_events: tuple[Happening, ...] = ()
+        self._last: Seen | None = None
         self._lost = 0
         self.error: OutputError | None = None
         self._thread = threading.Thread(target=self._run, name=f"sink {sink.uri}", daemon=True)
@@ -169,9 +170,13 @@ class Delivery:
             self._is_hurried = True
             self._changed.notify_all()
 
-    def finish(self) -> None:
-        """No more results: what waits is still written. Wakes a `put` that waits for room."""
+    def finish(self, last: Seen | None = None) -> None:
+        """No more results: what waits is still written. Wakes a `put` that waits for room.
+
+        last: the last result there was, with events that came true by its being the last.
+        """
         with self._changed:
+            self._last = last
             self._is_finished = True
             self._changed.notify_all()
 
@@ -188,6 +193,7 @@ class Delivery:
         try:
             while items := self._next():
                 self._write_in_time(items)
+            self._write_last_events()
         except Exception:
             log.exception("output %s failed and is given up", self.sink.uri)
             self._give_up(OutputError(f"output {self.sink.uri} failed"))
@@ -292,6 +298,19 @@ class Delivery:
         if self._is_failing:
             log.warning("output %s takes results again", self.sink.uri)
             self._is_failing = False
+
+    def _write_last_events(self) -> None:
+        last = self._last
+        if self._write_events is None or self._is_gone or last is None:
+            return
+        events, self._left_events = self._left_events + last.events, ()
+        if not events:
+            return
+        try:
+            self._write_events(events, last.result(), None)
+        except OutputError as error:
+            if not error.reader_is_gone:
+                self.error = self.error or error
 
     def _close(self) -> None:
         try:

@@ -55,6 +55,10 @@ class Finding:
 class Rule(Protocol):
     def look(self, view: View) -> Iterator[Finding]: ...
 
+    def cut(self) -> Iterator[Finding]:
+        """No picture follows: the ends of what lasts, as it was in the last one."""
+        ...
+
 
 def make_rule(config: RuleConfig) -> Rule:
     """The rule that a configuration, already checked, describes."""
@@ -106,6 +110,11 @@ class _InZone:
             if state.value:
                 yield from self._told(track, entered=False)
 
+    def cut(self) -> Iterator[Finding]:
+        # Nobody left or entered by it.
+        if self._config.kind == "dwell":
+            yield from (_of_track("end", track) for state, track in self._known.values() if state.value)
+
     def _new(self) -> _Steady:
         return _Steady(on_ns=self._on_ns, off_ns=STEADY_NS)
 
@@ -124,12 +133,20 @@ class _Occupancy:
         self._zone = config.zone or _WHOLE
         steady_ns = STEADY_NS if config.for_s is None else round(config.for_s * 1e9)
         self._state = _Steady(on_ns=steady_ns, off_ns=steady_ns)
+        self._count = 0
 
     def look(self, view: View) -> Iterator[Finding]:
-        count = sum(is_inside(_anchor(self._config, track), self._zone) for track in _wanted(self._config, view.tracks))
-        if self._state.changes(count >= (self._config.at_least or 1), view.now_ns):
-            label = ", ".join(self._config.classes or ())
-            yield Finding("begin" if self._state.value else "end", None, label, count=count)
+        wanted = _wanted(self._config, view.tracks)
+        self._count = sum(is_inside(_anchor(self._config, track), self._zone) for track in wanted)
+        if self._state.changes(self._count >= (self._config.at_least or 1), view.now_ns):
+            yield self._told("begin" if self._state.value else "end")
+
+    def cut(self) -> Iterator[Finding]:
+        if self._state.value:
+            yield self._told("end")
+
+    def _told(self, phase: Literal["begin", "end"]) -> Finding:
+        return Finding(phase, None, ", ".join(self._config.classes or ()), count=self._count)
 
 
 class _Cross:
@@ -162,6 +179,9 @@ class _Cross:
             if len(crossed) % 2:
                 yield from self._crossing(track, before, point, *crossed[-1])
 
+    def cut(self) -> Iterator[Finding]:
+        return iter(())
+
     def _crossing(self, track: Track, before: Point, point: Point, a: Point, b: Point) -> Iterator[Finding]:
         direction: Literal["left-to-right", "right-to-left"] = (
             "left-to-right" if side(a, b, point) > side(a, b, before) else "right-to-left"
@@ -179,6 +199,7 @@ class _Level:
         steady_ns = round((config.for_s or 0) * 1e9)
         self._state = _Steady(on_ns=steady_ns, off_ns=steady_ns)
         self._label = ""
+        self._number = 0.0
 
     def look(self, view: View) -> Iterator[Finding]:
         measured = self._measure(view.result)
@@ -190,12 +211,18 @@ class _Level:
         is_beyond = number <= least if self._config.below is not None else number >= least
         if is_beyond and not self._state.value:
             self._label = label
+        self._number = number
         if self._state.changes(is_beyond, view.now_ns):
-            phase: Literal["begin", "end"] = "begin" if self._state.value else "end"
-            is_label = self._config.kind == "label"
-            yield Finding(
-                phase, None, self._label, score=number if is_label else None, value=None if is_label else number
-            )
+            yield self._told("begin" if self._state.value else "end")
+
+    def cut(self) -> Iterator[Finding]:
+        if self._state.value:
+            yield self._told("end")
+
+    def _told(self, phase: Literal["begin", "end"]) -> Finding:
+        is_label = self._config.kind == "label"
+        score, value = (self._number, None) if is_label else (None, self._number)
+        return Finding(phase, None, self._label, score=score, value=value)
 
     def _of_label(self, result: Result) -> tuple[float, float, str] | None:
         if result.classes is None:

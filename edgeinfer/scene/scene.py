@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -55,9 +56,7 @@ class _Watched:
     def look(self, view: View) -> Iterator[Happening]:
         for finding in self._rule.look(view):
             if finding.phase == "end":
-                begun = self._begun.pop(finding.key, None)
-                if begun is not None:
-                    yield self._happening(finding, view.result, begun, end=view.result.captured_at)
+                yield from self._over(finding, view.result)
                 continue
             if self._quiet_until_ns is not None and view.now_ns < self._quiet_until_ns:
                 continue
@@ -67,6 +66,15 @@ class _Watched:
                 self._begun[finding.key] = begun
             end = view.result.captured_at if finding.phase == "once" else None
             yield self._happening(finding, view.result, begun, end=end)
+
+    def cut(self, last: Result) -> Iterator[Happening]:
+        for finding in self._rule.cut():
+            yield from self._over(finding, last)
+
+    def _over(self, finding: Finding, result: Result) -> Iterator[Happening]:
+        begun = self._begun.pop(finding.key, None)
+        if begun is not None:
+            yield self._happening(finding, result, begun, end=result.captured_at)
 
     def _happening(self, finding: Finding, result: Result, begun: _Begun, *, end: str | None) -> Happening:
         return Happening(
@@ -94,7 +102,7 @@ class _Watched:
 
 
 class Scene:
-    """Follows what a pipeline finds; called by its thread, with its results in their order.
+    """Follows what a pipeline finds; `look` is called by its thread, with its results in their order.
 
     new_id: gives ids of events, such as IdMaker does. blur: labels of what no output may see; even where it scores too
     low to be told of, and for a second where it is thought to be. kept: there are files of events; see EventFiles.
@@ -117,6 +125,9 @@ class Scene:
         )
         self._tracker = Tracker() if track or blur or any(rule.needs_tracks for rule in rules) else None
         self._rules = [_Watched(rule, new_id, kept=kept) for rule in rules]
+        # Whoever ends a run may not be able to wait for the frame in work.
+        self._looking = threading.Lock()
+        self._last: Result | None = None
 
     def look(self, result: Result, frame: Frame | Window, *, score_min: float) -> Seen:
         """The result as it is published, with what scores `score_min` and its tracks, and what happened."""
@@ -128,8 +139,17 @@ class Scene:
             result = self._followed(self._tracker, result, aspect, now_ns, score_min)
         tracks = () if self._tracker is None else self._tracker.tracks
         view = View(result, [track for track in tracks if track.id is not None], now_ns, score_min)
-        events = tuple(event for rule in self._rules for event in rule.look(view))
+        with self._looking:
+            events = tuple(event for rule in self._rules for event in rule.look(view))
+            self._last = result
         return Seen(result, events, self._outlines, self._hidden(found, tracks))
+
+    def cut(self) -> Seen | None:
+        """No result follows: the last one, if any, with the ends of what lasted in it. By any thread."""
+        with self._looking:
+            if (last := self._last) is None:
+                return None
+            return Seen(last, tuple(event for rule in self._rules for event in rule.cut(last)))
 
     def _hidden(
         self, found: Sequence[Detection], tracks: Sequence[Track]

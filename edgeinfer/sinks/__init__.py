@@ -36,7 +36,8 @@ class Sink(Protocol):
     each result, by the thread that infers, whether `write` is to get the frame of this one. Its pictures may be reduced
     (see Source.suffice), and as long as it says no they cost nothing. It has no `write_many`.
     One that takes events has a `write_events(events, result, frame)`, called after `write` for the result in which they
-    happened; `wants_event_frames`: then with its frame.
+    happened; `wants_event_frames`: then with its frame. What still lasts at the end of a run is ended by one more call,
+    with the last result and without a frame.
     """
 
     uri: str

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import cv2
+import jsonschema
 import pytest
+from sightings import SCHEMAS
 
 import edgeinfer as package
 
@@ -58,6 +60,44 @@ def test_each_box_is_looked_at_as_a_picture_of_its_own(edgeinfer, test_data, pic
             assert (inner["stage"], inner["device"]) == ("what", "litert:cpu")
             assert [found["class_id"] for found in inner["classes"]] == [found.class_id for found in expected]
             assert [found["score"] for found in inner["classes"]] == [found.score for found in expected]
+
+
+def test_what_is_segmented_in_a_box_is_told_of_the_whole_picture(edgeinfer, test_data, picture, tmp_path):
+    segmenter = test_data / "models/deeplabv3_dm05_pascal_quant.tflite"
+    labels = test_data / "labels/pascal_voc_segmentation.txt"
+    stage = f'name = "parts"\nmodel = "{segmenter}"\nlabels = "{labels}"\nmasks = true\nmargin = {MARGIN}'
+    ran = run(edgeinfer, tmp_path, configuration(test_data, picture, stage))
+    assert ran.code == 0, ran.err
+    (result,) = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    jsonschema.validate(result, json.loads((SCHEMAS / "result.json").read_text()))
+    pixels = cv2.imread(str(picture))
+    height, width = pixels.shape[:2]
+    inners = [inner for each in result["detections"] for inner in each["inner"]]
+    assert {segment["label"] for inner in inners for segment in inner["segments"]} >= {"person", "horse"}
+    with package.load(segmenter, labels=labels, masks=True) as model:
+        for inner in inners:
+            left, top, right, bottom = (
+                round(share * size) for share, size in zip(inner["crop_xyxy"], (width, height) * 2, strict=True)
+            )
+            expected = model(pixels[top:bottom, left:right]).segments
+            share = (right - left) * (bottom - top) / (width * height)
+            assert [each["area"] for each in inner["segments"]] == pytest.approx(
+                [each.area * share for each in expected], abs=2e-6
+            )
+            assert [each["label"] for each in inner["segments"]] == [each.label for each in expected]
+            assert [each["mask"]["counts"] for each in inner["segments"]] == [
+                list(each.mask.counts) for each in expected
+            ]
+
+
+def test_what_a_stage_puts_in_no_box_cannot_be_hidden(edgeinfer, test_data, picture, tmp_path):
+    stage = (
+        f'name = "parts"\nmodel = "{test_data}/models/deeplabv3_dm05_pascal_quant.tflite"\n'
+        f'labels = "{test_data}/labels/pascal_voc_segmentation.txt"'
+    )
+    ran = run(edgeinfer, tmp_path, configuration(test_data, picture, stage, more='blur = ["tvmonitor"]'))
+    assert ran.code == 6
+    assert "blur: unknown class 'tvmonitor'" in ran.err
 
 
 def test_a_face_lies_where_it_is_in_the_whole_picture_and_can_be_hidden(edgeinfer, test_data, picture, tmp_path):

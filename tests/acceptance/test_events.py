@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 
 import jsonschema
+import paho.mqtt.client as paho
+from brokers import mosquitto
 from sightings import SCHEMAS
 
 # Seconds, by eye, of six people who come one after the other from below, stand at the table and leave to the right:
@@ -43,6 +46,13 @@ def within(position_s, spans, slack_s=2.0):
     return sum(begin - slack_s <= position_s <= end + slack_s for begin, end in spans) == 1
 
 
+def until(is_so):
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_six_people_cross_each_with_one_id(edgeinfer, test_data, tmp_path):
     video, model = test_data / "media/video/one-by-one-person-detection.mp4", "models/ssd_mobilenet_v1_coco.tflite"
     text = CONFIG.format(video=video, model=test_data / model).replace("at the table", "at-the-table")
@@ -75,6 +85,43 @@ def test_six_people_cross_each_with_one_id(edgeinfer, test_data, tmp_path):
     ]
     assert set().union(*people) == set(tracks)
     assert max(map(len, people)) == 1
+
+
+def test_what_lasts_is_over_at_the_last_result_of_a_run(edgeinfer, test_data, tmp_path):
+    video, model = test_data / "media/video/one-by-one-person-detection.mp4", "models/ssd_mobilenet_v1_coco.tflite"
+    text = CONFIG.format(video=video, model=test_data / model).replace("at the table", "at-the-table")
+    (tmp_path / "broker").mkdir()
+    with mosquitto(tmp_path / "broker") as broker:
+        # The run ends while the first of them still stands there.
+        (tmp_path / "events.toml").write_text(
+            text.replace("rate = 5", "rate = 5\nframes = 80") + f'\n[uplink]\nurl = "{broker.url}"\n'
+        )
+        heard = []
+        client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        client.on_message = lambda *it: heard.append(json.loads(it[-1].payload)["data"])
+        client.connect("localhost", broker.port)
+        client.subscribe("edgeinfer/v1/+/events/#", 1)
+        client.loop_start()
+        ran = edgeinfer("run", "--config", tmp_path / "events.toml")
+        assert ran.code == 0, ran.err
+        until(lambda: sum("end" in event for event in heard if "rule" in event) == 2)
+        client.loop_stop()
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    last = max((line for line in lines if line["schema"] == "edgeinfer.result/1"), key=lambda line: line["seq"])
+    events = [line for line in lines if line["schema"] == "edgeinfer.event/1"]
+    assert {event["rule"] for event in events} == {"at-the-table", "somebody"}
+    begun, over = events[:2], lines[-2:]
+    assert not any("end" in event for event in begun)
+    assert {(event["id"], event["start"], event["rule"]) for event in begun} == {
+        (event["id"], event["start"], event["rule"]) for event in over
+    }
+    for event in over:
+        assert (event["end"], event["position_s"], event["result"]) == (
+            last["captured_at"],
+            last["position_s"],
+            last["id"],
+        )
+    assert [event for event in heard if "rule" in event] == begun + over
 
 
 def test_a_rule_for_a_class_that_the_model_does_not_know_is_refused(edgeinfer, test_data, tmp_path):

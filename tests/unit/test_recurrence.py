@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from edgeinfer.bundle import Bundle, Decode, ModelFile, WindowInput
+from edgeinfer.bundle import Bundle, Decode, ImageInput, ModelFile, WindowInput
 from edgeinfer.bundle.carried import recognise_carried
 from edgeinfer.bundle.facts import Carried, Metadata
-from edgeinfer.frame import Window
+from edgeinfer.frame import Frame, Window
 from edgeinfer.model import Identity, Model
 from edgeinfer.runtimes.fake import FakeRuntime
 from edgeinfer.tensor import Quantization, TensorSpec, dequantize
@@ -65,6 +66,30 @@ def test_a_state_is_forgotten_where_a_live_window_was_dropped_on_its_way():
         sums = [ask(model, seq).values[0].value for seq in (0, 1, 3)]
     assert sums[0] == sums[2] == 1006.0
     assert sums[1] > sums[0]
+
+
+def test_a_state_of_pictures_outlasts_dropped_ones_and_not_the_absence_of_their_source():
+    """The answer is how many pictures the state has seen."""
+    inputs = (TensorSpec("image", (1, 8, 8, 3), np.dtype(np.uint8)), TensorSpec("h", (1, 1), FLOAT))
+    outputs = (TensorSpec("scores", (1, 2), FLOAT), TensorSpec("hn", (1, 1), FLOAT))
+    file = make_file(inputs, outputs)
+
+    def compute(seen):
+        state = seen[1] + 1
+        return np.array([[0.0, state[0, 0] / 100]], np.float32), state
+
+    image = ImageInput(0, 8, 8, 3, "nhwc", "rgb", (0.0,), (1.0,), True, "stretch", 114)
+    decode = Decode("classify", 0.0, 1.0, 5, "normalised", "probabilities")
+    bundle = Bundle("made", "0", file, "classify", image, decode, (), {}, carried=Carried(((1, 1),)))
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    # The first that was taken after the return, 8, is dropped as well as some before.
+    taken = [(0, 0), (1, 0), (4, 0), (9, 1), (10, 1)]
+    with Model(bundle, FakeRuntime(file, outputs=compute), identity=Identity("node")) as model:
+        counts = [
+            model.infer(Frame(pixels, seq, seq, 0, "test:", stretch=stretch)).classes[0].score * 100
+            for seq, stretch in taken
+        ]
+    assert counts == pytest.approx([1, 2, 3, 1, 2])
 
 
 def test_only_what_is_made_up_is_said_to_be_so():

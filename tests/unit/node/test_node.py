@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edgeinfer.clock import Clock
-from edgeinfer.config import Config, PipelineConfig, UplinkConfig
+from edgeinfer.config import Config, PipelineConfig, RuleConfig, UplinkConfig
 from edgeinfer.errors import ConfigError, SourceError, UsageError
 from edgeinfer.node import Node
 
@@ -164,6 +166,21 @@ def test_a_pipeline_that_cannot_be_opened_as_wanted_goes_on_as_it_was(started, c
     file.config = Config(pipeline=(pipeline("a", score_min=0.5),))
     node.reload()
     assert len(node.apply_reload()) == 1
+
+
+def test_a_reload_ends_what_its_rules_had_begun_to_tell(started, tmp_path):
+    out = tmp_path / "out.jsonl"
+    rule = RuleConfig(name="some", kind="occupancy", for_s=0.0)
+    seen = pipeline("a", model="blood-cells", device="auto", source="synthetic://blood-smear", output=(str(out),))
+    file = Rereads(msgspec.structs.replace(seen, rule=(rule,)))
+    node = started(*file.config.pipeline, reread=file)
+    wait_until(lambda: out.exists() and b'"occupancy"' in out.read_bytes())
+    file.config = Config(pipeline=(msgspec.structs.replace(seen, output=()),))
+    node.reload()
+    (ended,) = node.apply_reload()
+    events = [each for each in map(json.loads, out.read_bytes().splitlines()) if "rule" in each]
+    assert [each.get("end") for each in events] == [None, ended.latest.captured_at]
+    assert len({each["id"] for each in events}) == 1
 
 
 def test_without_a_file_there_is_nothing_to_reload(started):

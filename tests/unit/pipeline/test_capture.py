@@ -58,15 +58,15 @@ class Tape:
         return False
 
 
-def drain(handoff):
-    seqs = []
+def drain(handoff, fact="seq"):
+    facts = []
     while True:
         try:
             frame = handoff.get(5)
         except Finished:
-            return seqs
+            return facts
         assert frame is not None, "the capture thread is stuck"
-        seqs.append(frame.seq)
+        facts.append(getattr(frame, fact))
 
 
 def capture_of(first, *later, handoff=None):
@@ -107,6 +107,17 @@ def test_a_lost_camera_is_opened_again_and_the_count_goes_on(caplog):
     for waited, expected in zip(tape.waits_s, (0.5, 1.0, 2.0), strict=True):
         assert expected * 0.8 <= waited <= expected * 1.2
     assert [record.message.split(",")[0] for record in caplog.records] == ["lost scripted:", "scripted: is back"]
+
+
+def test_pictures_after_a_return_are_another_stretch():
+    capture, handoff, *_ = capture_of(
+        ScriptedSource("frame", "frame", SourceLost("unplugged")),
+        SourceError("still away"),
+        ScriptedSource("frame", "frame", SourceLost("unplugged")),
+        ScriptedSource("frame", "end"),
+    )
+    capture.start()
+    assert drain(handoff, "stretch") == [0, 0, 1, 1, 2]
 
 
 def test_the_delay_between_tries_stops_growing_at_half_a_minute():
@@ -150,7 +161,9 @@ def test_a_hung_read_is_left_behind_and_the_source_opened_afresh():
     capture.start()
     assert handoff.get(5).seq == 0
     capture.replace_hung_read()
-    assert drain(handoff) == [1]
+    following = handoff.get(5)
+    assert (following.seq, following.stretch) == (1, 1)
+    assert drain(handoff) == []
     hung.released.set()
     assert tally["source.hung"] == 1
 

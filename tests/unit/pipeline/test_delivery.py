@@ -65,15 +65,17 @@ def test_a_slow_sink_of_a_live_source_loses_the_oldest_and_counts_them():
     assert tally["written.sink.gated:"] == 5
 
 
+class EventSink(GatedSink):
+    def __init__(self):
+        super().__init__()
+        self.events = []
+
+    def write_events(self, events, result, frame):
+        assert not self.is_closed
+        self.events.append((result, events))
+
+
 def test_no_event_is_lost_with_a_dropped_result():
-    class EventSink(GatedSink):
-        def __init__(self):
-            super().__init__()
-            self.events = []
-
-        def write_events(self, events, result, frame):
-            self.events.append((result, events))
-
     sink = EventSink()
     delivery, _ = delivery_to(sink, lossless=False)
     delivery.put(Seen(0, ("e0",)), FRAME)
@@ -85,6 +87,36 @@ def test_no_event_is_lost_with_a_dropped_result():
     assert delivery.join(5)
     assert list(sink) == [0, 7, 8, 9, 10]
     assert sink.events == [(0, ("e0",)), (7, ("e1", "e3", "e5", "e7")), (9, ("e9",))]
+
+
+def test_events_of_the_end_come_after_all_results_with_those_of_dropped_ones():
+    sink = EventSink()
+    now_ns = 0
+    delivery, tally = delivery_to(sink, lossless=False, max_age_ms=10, clock=Clock(monotonic_ns=lambda: now_ns))
+    delivery.put(Seen(0), FRAME)
+    sink.entered.wait(5)
+    delivery.put(Seen(1, ("e1",)), FRAME)
+    now_ns = 20_000_000
+    delivery.finish(Seen(2, ("end",)))
+    sink.gate.set()
+    assert delivery.join(5)
+    assert tally["dropped.max_age.sink.gated:"] == 1
+    assert sink.events == [(2, ("e1", "end"))]
+    assert sink.is_closed
+
+
+def test_a_sink_that_fails_at_the_last_events_says_so():
+    class FullSink(EventSink):
+        def write_events(self, events, result, frame):
+            raise OutputError("disk full")
+
+    sink = FullSink()
+    sink.gate.set()
+    delivery, _ = delivery_to(sink, lossless=True)
+    delivery.finish(Seen(0, ("end",)))
+    assert delivery.join(5)
+    assert str(delivery.failure) == "disk full"
+    assert sink.is_closed
 
 
 def test_a_slow_sink_of_a_file_loses_nothing():

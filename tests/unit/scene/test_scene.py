@@ -8,7 +8,7 @@ from sightings import result
 from edgeinfer.config import RuleConfig
 from edgeinfer.draw import annotate
 from edgeinfer.frame import Frame
-from edgeinfer.result import Detection, IdMaker
+from edgeinfer.result import Anomaly, Detection, IdMaker, Value
 from edgeinfer.scene.scene import Scene
 
 BOX = (0.25, 0.25, 0.5, 0.75)
@@ -77,3 +77,44 @@ def test_a_rule_is_silent_while_it_cools_down():
         events += look(watched, number, *([0.9] if number % 40 < 10 else [])).events
     assert [event.seq for event in events] == [4, 84, 164]
     assert len({event.track for event in events}) == 3
+
+
+def test_what_lasts_is_over_with_the_last_result_and_nobody_left_by_that():
+    rules = [
+        RuleConfig(name="stays", kind="dwell", for_s=0.5),
+        RuleConfig(name="some", kind="occupancy"),
+        RuleConfig(name="in", kind="enter"),
+        RuleConfig(name="out", kind="leave"),
+        RuleConfig(name="over", kind="cross", line=((0.9, 0.0), (0.9, 1.0))),
+    ]
+    watched = scene(*rules)
+    assert watched.cut() is None
+    events = [event for number in range(20) for event in look(watched, number, 0.9).events]
+    begun = {event.rule: event for event in events}
+    assert begun.keys() == {"stays", "some", "in"}
+    over = watched.cut()
+    assert over.result().seq == 19
+    assert [event.rule for event in over.events] == ["stays", "some"]
+    for event in over.events:
+        assert (event.id, event.start) == (begun[event.rule].id, begun[event.rule].start)
+        assert event.end == event.occurred_at == over.result().captured_at > event.start
+        assert (event.result, event.seq) == (over.result().id, 19)
+    assert (over.events[0].track, over.events[1].count) == (1, 1)
+    assert watched.cut().events == ()
+
+
+def test_what_was_over_is_not_told_again_at_the_end():
+    watched = scene(RuleConfig(name="some", kind="occupancy"))
+    told = [event for number in range(40) for event in look(watched, number, *([0.9] * (number < 20))).events]
+    assert [event.end is None for event in told] == [True, False]
+    assert watched.cut().events == ()
+
+
+def test_a_number_that_is_still_beyond_is_told_as_it_was_last():
+    rules = [RuleConfig(name="hot", kind="value", value="celsius", above=50.0), RuleConfig(name="odd", kind="anomaly")]
+    watched = Scene(rules, track=False, new_id=IdMaker(lambda: 0))
+    for number, celsius in enumerate([20.0, 60.0, 70.0]):
+        odd = Anomaly(celsius / 100, 0.5, is_anomaly=celsius > 50)
+        measured = result(number, values=(Value("celsius", celsius),), anomaly=odd)
+        watched.look(measured, frame(number), score_min=0.5)
+    assert [(event.rule, event.value) for event in watched.cut().events] == [("hot", 70.0), ("odd", 0.7)]

@@ -11,7 +11,7 @@ import pytest
 
 from edgeinfer.draw import annotate
 from edgeinfer.errors import OutputError
-from edgeinfer.result import Anomaly, Detection, RunLengths, Segment, Value
+from edgeinfer.result import Anomaly, Detection, Inner, ModelInfo, RunLengths, Segment, Value
 from edgeinfer.sinks import SinkOptions, open_sink, sink_name
 from edgeinfer.sinks.memory import MemorySink
 
@@ -290,6 +290,25 @@ def test_a_mask_is_drawn_where_it_is_and_nowhere_else(make_frame, make_result):
     assert frame.pixels[239, 319].any()
     assert not frame.pixels[60:100].any()
     assert not frame.pixels[200:, :120].any()
+
+
+def test_a_mask_in_a_box_is_drawn_over_what_the_stage_was_shown(make_frame, make_result):
+    frame = make_frame(width=320, height=240)
+    frame.pixels[:] = 0
+    # The lower right quarter of the lower right quarter.
+    inner = Inner(
+        "parts",
+        ModelInfo("m", "1", "0" * 64),
+        "fake",
+        segments=(Segment("cat", 1, 0.0625, mask=RunLengths(4, 2, (6, 2))),),
+        crop_xyxy=(0.5, 0.5, 1.0, 1.0),
+    )
+    box = Detection("cat", 1, 0.9, (0.55, 0.55, 0.6, 0.6), inner=(inner,))
+    annotate(frame.pixels, make_result(detections=(box,)))
+    assert (frame.pixels[225:, 300:] == frame.pixels[239, 319]).all()
+    assert frame.pixels[239, 319].any()
+    assert not frame.pixels[160:170, 280:].any()
+    assert not frame.pixels[225:, :220].any()
 
 
 def test_a_body_is_drawn_with_its_limbs_and_without_what_is_not_seen(make_frame, make_result):

@@ -25,6 +25,7 @@ from sightings import (
 
 from edgeinfer import run
 from edgeinfer.event import Happening
+from edgeinfer.result import Inner, ModelInfo, RunLengths, Segment
 from edgeinfer.uplink.bodies import Ack, Answer, Command, SlotModel, ThresholdCommand
 from edgeinfer.uplink.message import Message
 from edgeinfer.uplink.messages import write_ack
@@ -70,6 +71,14 @@ def event_bodies(*results) -> list[dict]:
     return [json.loads(message.data) for each in results for message in selection.take(each)]
 
 
+SEGMENTER = ModelInfo("deeplab", "1", "cd" * 32), "litert:cpu"
+PARTS = {
+    "segments": (
+        Segment("person", 15, 0.04, mask=RunLengths(2, 2, (1, 3))),
+        Segment("coat", 1, 0.01, score=0.5, box_xyxy=(0.25, 0.25, 0.5, 0.5)),
+    ),
+    "crop_xyxy": (0.25, 0.25, 0.75, 0.75),
+}
 RESULTS = {
     "objects": result(1, labels=["person", "dog"]),
     "nothing": result(2),
@@ -78,6 +87,9 @@ RESULTS = {
     "no class": result(5, best=""),
     "reused": result(6, labels=["dog"], reused=True, inferred_seq=3, inferred_age_ms=300.0),
     "of a file": result(7, labels=["dog"], position_s=0.28),
+    "a stage": result(
+        8, detections=[msgspec.structs.replace(detection("person"), inner=(Inner("parts", *SEGMENTER, **PARTS),))]
+    ),
 }
 COUNTED = event_bodies(
     *(result(seq, labels=labels) for seq, labels in enumerate([["dog"]] * 8 + [["dog"] * 2] * 8 + [[]] * 8))
