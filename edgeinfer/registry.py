@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar, cast
@@ -46,7 +48,7 @@ class Registry(Generic[Driver]):
     def _plugins(self) -> list[EntryPoint]:
         """What other packages offer, under names that are not ours."""
         # A set: a folder that stands twice on the path, or an editable install beside it, is one offer.
-        found = {point for point in entry_points(group=self.group) if point.name not in self._table}
+        found = {point for point in _offers(self.group, tuple(sys.path)) if point.name not in self._table}
         return sorted(found, key=lambda point: (point.name, point.value))
 
     def _load_ours(self, name: str, error: type[EdgeInferError]) -> Driver:
@@ -74,6 +76,15 @@ class Registry(Generic[Driver]):
         extra = self._extras.get(package)
         wanted = f"'edgeinfer[{extra}]'" if extra else "edgeinfer"
         return error(f"{self.kind} {name!r} needs the module {package!r}", hint=f"pip install {wanted}")
+
+
+@lru_cache(maxsize=32)
+def _offers(group: str, _path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """What is installed under that path stays as it is while we run.
+
+    To look again at every opening of a source reads all packages again, and importlib keeps what it saw each time.
+    """
+    return tuple(entry_points(group=group))
 
 
 def _origin(point: EntryPoint) -> str:

@@ -13,7 +13,8 @@ from edgeinfer.clock import rfc3339
 from edgeinfer.event import Happening
 
 _EVENTS_KEPT = 100
-_PICTURES_KEPT = 60
+# Of some 20 to 60 kB each.
+_PICTURES_KEPT = 24
 _LINES_KEPT = 200
 _LINE_MAX = 500
 

@@ -77,6 +77,14 @@ def test_finding_the_names_imports_nothing():
     assert "edgeinfer_example" not in sys.modules
 
 
+def test_what_is_installed_is_looked_up_once(installed):
+    """A camera from a plugin may be opened again every few seconds for years."""
+    SOURCES.names()
+    (installed / "late.dist-info").mkdir()
+    (installed / "late.dist-info" / "entry_points.txt").write_text("[edgeinfer.sources]\nlate = late:Late\n")
+    assert "late" not in SOURCES.names()
+
+
 def test_without_the_package_the_word_is_unknown():
     with pytest.raises(UsageError, match="unknown source 'ticker'"):
         SOURCES.get("ticker")

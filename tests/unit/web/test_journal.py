@@ -27,9 +27,9 @@ def test_the_oldest_events_go_and_their_pictures_before_them():
         journal.add(event(str(number)), b"jpeg")
     kept = journal.after(0)
     assert (len(kept), kept[-1].number) == (100, 1000)
-    assert sum(each.has_picture for each in kept) == 60
-    assert journal.picture(940) is None
-    assert journal.picture(941) is not None
+    assert sum(each.has_picture for each in kept) == 24
+    assert journal.picture(976) is None
+    assert journal.picture(977) is not None
 
 
 def test_log_lines_are_one_line_each_cut_and_the_last_200(now):
