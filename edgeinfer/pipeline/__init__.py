@@ -515,6 +515,8 @@ class Pipeline:
         if answer is None:
             return False
         if self._is_too_old(frame):
+            if self._scene is not None and isinstance(answer, Seen):
+                self._scene.take_back(answer)
             self._drop_old()
             return True
         self._old_in_a_row = 0

@@ -16,6 +16,9 @@ from edgeinfer.scene.blur import blurred
 from edgeinfer.scene.rules import Finding, View, make_rule
 from edgeinfer.scene.tracker import Track, Tracker
 
+# Of a run that publishes nothing for hours.
+_UNTOLD_MAX = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -128,6 +131,7 @@ class Scene:
         # Whoever ends a run may not be able to wait for the frame in work.
         self._looking = threading.Lock()
         self._last: Result | None = None
+        self._untold: tuple[Happening, ...] = ()
 
     def look(self, result: Result, frame: Frame | Window, *, score_min: float) -> Seen:
         """The result as it is published, with what scores `score_min` and its tracks, and what happened."""
@@ -140,16 +144,24 @@ class Scene:
         tracks = () if self._tracker is None else self._tracker.tracks
         view = View(result, [track for track in tracks if track.id is not None], now_ns, score_min)
         with self._looking:
-            events = tuple(event for rule in self._rules for event in rule.look(view))
+            events = (*self._untold, *(event for rule in self._rules for event in rule.look(view)))
+            self._untold = ()
             self._last = result
         return Seen(result, events, self._outlines, self._hidden(found, tracks))
+
+    def take_back(self, seen: Seen) -> None:
+        """That result is not published: its events go with the next one."""
+        with self._looking:
+            self._untold = seen.events[-_UNTOLD_MAX:]
 
     def cut(self) -> Seen | None:
         """No result follows: the last one, if any, with the ends of what lasted in it. By any thread."""
         with self._looking:
             if (last := self._last) is None:
                 return None
-            return Seen(last, tuple(event for rule in self._rules for event in rule.cut(last)))
+            events = (*self._untold, *(event for rule in self._rules for event in rule.cut(last)))
+            self._untold = ()
+            return Seen(last, events)
 
     def _hidden(
         self, found: Sequence[Detection], tracks: Sequence[Track]

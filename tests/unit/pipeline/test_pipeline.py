@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 
 from edgeinfer.clock import Clock
+from edgeinfer.config import RuleConfig
 from edgeinfer.delegates import Failover
 from edgeinfer.errors import DeviceNotFound, OutputError, RuntimeFailed, SourceError, SourceLost, UsageError
 from edgeinfer.frame import Frame
 from edgeinfer.model import Identity, Model
 from edgeinfer.pipeline import Limits, Pipeline
 from edgeinfer.pipeline.motion import MotionGate
+from edgeinfer.result import IdMaker
 from edgeinfer.runtimes.fake import FakeRuntime, Faults
+from edgeinfer.scene.scene import Scene
 from edgeinfer.sinks.memory import MemorySink
 from edgeinfer.sources import open_source
 
@@ -49,6 +52,15 @@ class StepSource:
     def close(self):
         self.closed = True
         self._steps.release()
+
+
+class EventSink(MemorySink):
+    def __init__(self):
+        super().__init__()
+        self.events = []
+
+    def write_events(self, events, result, frame):
+        self.events += events
 
 
 class BrokenSink(MemorySink):
@@ -134,6 +146,34 @@ def test_a_live_result_that_is_too_old_is_counted_and_not_published(make_model):
     source.close()
     assert list(sink) == []
     assert pipeline.report().dropped == {"max_age": 1}
+
+
+def test_what_happened_in_a_result_that_is_too_old_is_told_with_the_next(make_model):
+    now_ns = [0]
+    clock = Clock(monotonic_ns=lambda: now_ns[0])
+    model, runtime = make_model(clock=clock)
+    make_outputs = runtime._make_outputs
+
+    def slow_at_first(inputs):
+        now_ns[0] += 300_000_000 if pipeline.tally["captured"] < 2 else 1_000_000
+        return make_outputs(inputs)
+
+    runtime._make_outputs = slow_at_first
+    source, told = StepSource(clock), EventSink()
+    scene = Scene(
+        [RuleConfig(name="called", kind="label", classes=("b",), for_s=0.0)], track=False, new_id=IdMaker(lambda: 0)
+    )
+    limits = Limits(frames=2, max_age_ms=200)
+    pipeline = Pipeline(model, source, [told], limits=limits, scene=scene, clock=clock)
+    pipeline.start()
+    source.step()
+    while pipeline.tally["dropped.max_age"] < 1:
+        pass
+    source.step()
+    assert pipeline.wait(5)
+    source.close()
+    assert [result.seq for result in told] == [1]
+    assert [(event.seq, event.end is None) for event in told.events] == [(0, True), (1, False)]
 
 
 def test_a_file_is_never_too_old(make_model):

@@ -110,6 +110,20 @@ def test_what_was_over_is_not_told_again_at_the_end():
     assert watched.cut().events == ()
 
 
+def test_what_happened_in_a_result_that_is_not_published_is_told_with_the_next():
+    watched = scene(RuleConfig(name="some", kind="occupancy"))
+    for number in range(10):
+        seen = look(watched, number, 0.9)
+        watched.take_back(seen)
+    (begun,) = look(watched, 10, 0.9).events
+    assert begun.seq < 10
+    assert look(watched, 11, 0.9).events == ()
+    for number in range(12, 40):
+        watched.take_back(look(watched, number))
+    (over,) = watched.cut().events
+    assert (over.id, over.end is not None) == (begun.id, True)
+
+
 def test_a_number_that_is_still_beyond_is_told_as_it_was_last():
     rules = [RuleConfig(name="hot", kind="value", value="celsius", above=50.0), RuleConfig(name="odd", kind="anomaly")]
     watched = Scene(rules, track=False, new_id=IdMaker(lambda: 0))
