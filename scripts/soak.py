@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import random
-import re
 import signal
 import socket
 import statistics
@@ -31,12 +30,11 @@ from typing import Any
 from edgeinfer import Consumer
 from edgeinfer.uplink.messages import Numbered
 from scripts.local_broker import Broker, NoBroker, free_port, mosquitto, running
+from scripts.local_service import environment_of
 from tests.soak.unpluggable import SILENT, UNPLUGGED
 
 SLOPE_MAX_MB_H = 1.0
 JUDGED_FROM_S = 1800.0
-# Its memory is the unit's: how malloc keeps it is set there.
-UNIT = Path(__file__).parents[1] / "systemd" / "edgeinfer.service"
 LOOK_S = 1.0
 SAMPLE_S = 5.0
 LINE_S = 60.0
@@ -229,7 +227,7 @@ def start(folder: Path, url: str, words: argparse.Namespace) -> Service:
     notices.setblocking(False)
     environment = {
         **os.environ,
-        **environment_of(UNIT),
+        **environment_of(),
         "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]),
         "EDGEINFER_STATE": str(folder / "state"),
         "NOTIFY_SOCKET": str(folder / "notify"),
@@ -251,12 +249,6 @@ def start(folder: Path, url: str, words: argparse.Namespace) -> Service:
             raise SystemExit(f"no results within {START_S:g} s:\n{service.log()}")
         time.sleep(0.2)
     return service
-
-
-def environment_of(unit: Path) -> dict[str, str]:
-    """The variables that the unit sets."""
-    pairs = re.findall(r"^Environment=(\w+)=(.*)$", unit.read_text(), re.MULTILINE)
-    return dict(pairs)
 
 
 def _has_results(service: Service) -> bool:

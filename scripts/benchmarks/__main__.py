@@ -22,6 +22,7 @@ SCENARIOS = (
     "isolation",
     "failover",
     "swap",
+    "service",
     "search",
     "gate",
     "spool",
