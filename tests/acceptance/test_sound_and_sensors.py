@@ -8,12 +8,16 @@ import itertools
 import json
 import os
 import pty
+import subprocess
+import sys
 import threading
 import tty
+import wave
 from collections import Counter
 
 import numpy as np
 import pytest
+from microphones import WORD, microphone
 
 from edgeinfer.cli import main
 
@@ -58,6 +62,22 @@ def test_what_yamnet_hears_most(run, test_data, name, label):
         "--model", test_data / "models/yamnet_with_metadata.tflite", "--source", test_data / "media/audio" / name
     )
     assert Counter(heard(results)).most_common(1)[0][0] == label
+
+
+def test_speech_is_heard_by_a_microphone(environment, test_data, tmp_path):
+    with wave.open(str(test_data / "media/audio/speech.wav")) as file:
+        speech = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 2**15
+    with microphone(tmp_path) as hearing:
+        hearing.play(speech, times=1000)
+        done = subprocess.run(
+            [sys.executable, "-m", "edgeinfer", "run", "--source", WORD, "--frames", "5",
+             "--model", test_data / "models/yamnet_with_metadata.tflite"],
+            env={**environment, **hearing.environment}, cwd=tmp_path, capture_output=True, text=True, timeout=100,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert Counter(heard(results)).most_common(1)[0][0] == "Speech"
+    assert {result["source"]["uri"] for result in results} == {WORD}
 
 
 # The model takes this "no" for "go", from the published features of the same recording, too.
