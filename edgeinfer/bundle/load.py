@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from edgeinfer.bundle.carried import read_carried, recognise_carried
+from edgeinfer.bundle.channels import check_counts
 from edgeinfer.bundle.facts import (
     Bundle,
     Carried,
@@ -418,6 +419,8 @@ def _image(
     )
     if (colour == "gray") != (place.channels == 1):
         raise ModelError(f"{file.path} takes {place.channels} channels, which cannot be {colour!r}")
+    check_counts(file, place.channels, {"mean": said.mean, "std": said.std}, UsageError)
+    check_counts(file, place.channels, {"input.mean": stated.mean, "input.std": stated.std}, ModelError)
     scaling = _scaling(stated, said, metadata, convention, pick)
     if scaling is None:
         raise AmbiguousModel(

@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from edgeinfer.bundle.channels import check_counts
 from edgeinfer.bundle.facts import Carried, FrontEnd, ModelFile, Overrides, WindowInput
 from edgeinfer.bundle.front_ends import FRONT_ENDS
 from edgeinfer.bundle.manifest import WindowFacts
-from edgeinfer.errors import AmbiguousModel, ModelError
+from edgeinfer.errors import AmbiguousModel, ModelError, UsageError
 from edgeinfer.tensor import TensorSpec
 
 TASKS_OF_WINDOWS = ("anomaly", "audio", "vector")
@@ -122,9 +123,9 @@ def window_input(
     if (mean is None) != (std is None):
         raise AmbiguousModel("only one of mean and std is given", hint="give both")
     width = len(channels) or 1
-    for name, numbers in (("mean", mean), ("std", std), ("units", stated.units)):
-        if numbers is not None and len(numbers) not in (1, width):
-            raise ModelError(f"{file.path}: window.{name} has {len(numbers)} entries for {width} channels")
+    check_counts(file, width, {"mean": said.mean, "std": said.std}, UsageError)
+    of_window = {"window.mean": stated.mean, "window.std": stated.std, "window.units": stated.units}
+    check_counts(file, width, of_window, ModelError)
     return WindowInput(
         index=index,
         rate_hz=rate_hz,
