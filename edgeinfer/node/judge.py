@@ -140,5 +140,5 @@ def fault_of(now: Measure, before: Measure | None, budget_ms: float | None = Non
         return f"its p95 is {now.p95_ms:.1f} ms, at most {limit_ms:.1f} ms are allowed"
     usual = 0.0 if before is None else before.dropped_share
     if before is not None and now.captured >= _ENOUGH_FRAMES and now.dropped_share > usual + _MORE_DROPPED:
-        return f"{now.dropped_share:.0%} of the frames are dropped, {usual:.0%} were before"
+        return f"{now.dropped_share:.0%} of what comes is dropped, {usual:.0%} was before"
     return None

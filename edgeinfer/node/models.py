@@ -330,7 +330,9 @@ class Models:
             return None
         shadow = Shadow(model, parse_share(config.shadow), clock=self._clock)
         pipeline.watch(_both(meter.look, shadow.look))
-        log.info("slot %s: the candidate sees %s of the frames of %s", slot, config.shadow, pipeline.name)
+        log.info(
+            "slot %s: the candidate sees %s of the %s of %s", slot, config.shadow, pipeline.counted_in, pipeline.name
+        )
         return shadow
 
     def _look_at_shadow(self, slot: str, trial: _Trial, shadow: Shadow) -> None:

@@ -142,9 +142,9 @@ class Shadow:
 
 
 def in_words(report: ShadowReport) -> str:
-    """As in `agrees in 97 % over 200 frames; p95 5.1 ms, the active model 5.0 ms`."""
+    """As in `agrees in 97 % over 200 answers; p95 5.1 ms, the active model 5.0 ms`."""
     how = "neither found anything" if report.agreement is None else f"agrees in {report.agreement:.0%}"
     times = f"p95 {report.p95_ms:.1f} ms, the active model {report.active_p95_ms:.1f} ms"
     worst = sorted(report.by_class.items(), key=lambda each: each[1])[:3]
     classes = ", ".join(f"{label} {share:.0%}" for label, share in worst)
-    return f"{how} over {report.frames} frames{f' (least: {classes})' if classes else ''}; {times}"
+    return f"{how} over {report.frames} answers{f' (least: {classes})' if classes else ''}; {times}"

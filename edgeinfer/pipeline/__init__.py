@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Literal
 
 from edgeinfer.bundle import Bundle
 from edgeinfer.clock import Clock
@@ -247,6 +248,11 @@ class Pipeline:
     def facts(self) -> PipelineFacts:
         """What it does, in words for other machines."""
         return PipelineFacts(self.name, self._model.bundle, self._model.info, self.device, self._source.uri)
+
+    @property
+    def counted_in(self) -> Literal["frames", "windows"]:
+        """See Bundle."""
+        return self._model.bundle.counted_in
 
     def work(self) -> Work | None:
         """What it is at: a frame, or the opening of its source. None while there is nothing to do but to wait: for the

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import threading
@@ -177,6 +178,16 @@ def as_it_comes(tmp_path):
 def test_each_channel_has_a_mean_of_its_own(run, as_it_comes):
     (result,) = run(*as_it_comes, "--mean", "10,20,30,40", "--std", "1,2,0.5,4")
     assert [each["value"] for each in result["values"]] == [0, 0, 0, 0, 1, 1, 6, 1]
+
+
+def test_what_is_counted_is_called_a_window(state, tmp_path, monkeypatch, capsys, as_it_comes):
+    monkeypatch.setenv("EDGEINFER_STATE", str(state))
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", *map(str, as_it_comes), "--output", "out.jsonl"]) == 0
+    closing = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(r"edgeinfer: main: 1 windows in \d+\.\d s, \d+\.\d a second on ", closing)
+    assert main(["tune", *map(str, as_it_comes[1:-2]), "--seconds", "1"]) == 0
+    assert "Best by windows per second: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("given", ["1,2,3", "1,2,3,4,5"])
