@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edgeinfer.bundle.load import find_bundle, read_labels
+from edgeinfer.bundle.labels import read_labels
+from edgeinfer.bundle.load import find_bundle
 from edgeinfer.bundle.manifest import read_manifest
 from edgeinfer.errors import ModelError
 
