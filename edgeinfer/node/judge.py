@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from edgeinfer.board.busy import core_time
-from edgeinfer.frame import Frame
+from edgeinfer.frame import Input
 from edgeinfer.model import Answer
 from edgeinfer.pipeline import Pipeline
 
@@ -58,7 +58,7 @@ class Meter:
         self._captured, self._dropped, self._lost = self._counts()
         self._core_time = core_time()
 
-    def look(self, frame: Frame, answer: Answer) -> None:
+    def look(self, frame: Input, answer: Answer) -> None:
         self._latencies_ms.append(took_ms(answer))
         self._answers += 1
         first, now = self._first, (frame.seq, frame.captured_ns)

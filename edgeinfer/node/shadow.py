@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from edgeinfer.clock import Clock
 from edgeinfer.errors import EdgeInferError
-from edgeinfer.frame import Frame
+from edgeinfer.frame import Input
 from edgeinfer.model import Answer, Model
 from edgeinfer.node.agreement import Agreement
 from edgeinfer.node.judge import ENOUGH_ANSWERS, p95, took_ms
@@ -30,7 +30,7 @@ _CLOSE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    frame: Frame
+    frame: Input
     answer: Answer
 
 
@@ -63,7 +63,7 @@ class Shadow:
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
 
-    def look(self, frame: Frame, answer: Answer) -> None:
+    def look(self, frame: Input, answer: Answer) -> None:
         self._due += self._share
         if self._due < 1.0:
             return

@@ -9,7 +9,7 @@ import msgspec
 
 from edgeinfer.config import RuleConfig
 from edgeinfer.event import SCHEMA, Happening
-from edgeinfer.frame import Frame, Outline, Window
+from edgeinfer.frame import Frame, Input, Outline
 from edgeinfer.result import Detection, Result
 from edgeinfer.scene.blur import blurred
 from edgeinfer.scene.rules import Finding, View, make_rule
@@ -118,7 +118,7 @@ class Scene:
         self._tracker = Tracker() if track or blur or any(rule.needs_tracks for rule in rules) else None
         self._rules = [_Watched(rule, new_id, kept=kept) for rule in rules]
 
-    def look(self, result: Result, frame: Frame | Window, *, score_min: float) -> Seen:
+    def look(self, result: Result, frame: Input, *, score_min: float) -> Seen:
         """The result as it is published, with what scores `score_min` and its tracks, and what happened."""
         now_ns = frame.captured_ns if frame.position_s is None else round(frame.position_s * 1e9)
         found = result.detections or ()
