@@ -13,7 +13,7 @@ from msgspec import Meta
 from edgeinfer.errors import ConfigError
 from edgeinfer.geometry import wrong_polygon
 from edgeinfer.quantity import parse_bytes, parse_share
-from edgeinfer.tomlfile import Mean, Share, Std, one_or_three, read_toml
+from edgeinfer.tomlfile import Mean, Share, Std, read_toml
 
 Name = Annotated[
     str,
@@ -132,7 +132,7 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     score_min, iou_max: 0..1. masks: those of a segmenting model, in each result. max_age: milliseconds. frames: stop
     after so many. width, height: pixels. fps: of the camera. rate: inferences per second at most. gate: leaves the
     model out while nothing changes; keyframe: seconds after which it runs anyway. profile: measure each stage. mean,
-    std: real = (pixel - mean) / std. isolate: run a CPU, too, in a process that can be replaced. send: which results go
+    std: real = (x - mean) / std. isolate: run a CPU, too, in a process that can be replaced. send: which results go
     to the broker of `[uplink]`; send_rate: so many a second at most; snapshot: seconds between two pictures to it, none
     where not said. lighter: models that stand in, one after the other, where a slower rate alone does not spare the
     board; see `[governor]`. shadow: such as "5%", the share of frames that a new model of the slot sees as well before
@@ -193,7 +193,6 @@ class PipelineConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     ) = None
 
     def __post_init__(self) -> None:
-        one_or_three(self, "mean", "std")
         if self.shadow is not None:
             parse_share(self.shadow)
         for what, names in (

@@ -89,3 +89,7 @@ class Window:
     def size_bytes(self) -> int:
         """Of its numbers in memory."""
         return self.values.nbytes
+
+
+Input = Frame | Window
+"""What a source gives, and a model takes, one after the other."""

@@ -22,7 +22,7 @@ from edgeinfer.bundle.facts import Format
 from edgeinfer.clock import Clock, ClockWatch, rfc3339
 from edgeinfer.delegates import Devices, Failover, Shared, Turns, load_golden
 from edgeinfer.errors import ModelError, UsageError
-from edgeinfer.frame import Frame, Window
+from edgeinfer.frame import Frame, Input, Window
 from edgeinfer.preprocess import Fitter, Placement
 from edgeinfer.recurrence import Recurrence
 from edgeinfer.result import IdMaker, ModelInfo, Outcome, Result, SourceInfo, Timing, as_utf8
@@ -68,7 +68,7 @@ class Answer:
     def __init__(
         self,
         write_out: Callable[[Answer], Result],
-        frame: Frame | Window,
+        frame: Input,
         outcome: Outcome,
         device: str,
         stages_ns: tuple[int, int, int, int],
@@ -193,11 +193,11 @@ class Model:
             Frame(pixels, next(self._calls), self._clock.monotonic_ns(), self._clock.unix_ns(), "memory:")
         )
 
-    def infer(self, frame: Frame | Window) -> Result:
+    def infer(self, frame: Input) -> Result:
         """The result for one frame or window of a source. Raises RuntimeFailed; UsageError once closed."""
         return self.answer(frame).result()
 
-    def answer(self, frame: Frame | Window, *, comes_back: Callable[[], bool] | None = None) -> Answer:
+    def answer(self, frame: Input, *, comes_back: Callable[[], bool] | None = None) -> Answer:
         """The same, not yet written out. comes_back: asked at the end, whether the next frame is at hand; see Turns.
 
         Raises RuntimeFailed; UsageError once closed.
@@ -219,14 +219,14 @@ class Model:
             self._write_out, frame, outcome, self.device, (taken_ns, fitted_ns, computed_ns, done_ns), self._clock
         )
 
-    def _fit_to(self, bundle: Bundle) -> Callable[[Frame | Window], Placement | Fitted]:
+    def _fit_to(self, bundle: Bundle) -> Callable[[Input], Placement | Fitted]:
         """What puts a frame, or a window, into the inputs."""
         if bundle.window is None:
             index = bundle.picture.index
             fitter = Fitter(self._runtime.inputs[index], bundle.picture)
             stretch = 0
 
-            def fit_frame(frame: Frame | Window) -> Placement:
+            def fit_frame(frame: Input) -> Placement:
                 nonlocal stretch
                 if not isinstance(frame, Frame):
                     raise UsageError(f"{bundle.name} takes pictures, not samples")
@@ -246,7 +246,7 @@ class Model:
 
         last_seq = -1
 
-        def fit_window(window: Frame | Window) -> Fitted:
+        def fit_window(window: Input) -> Fitted:
             nonlocal last_seq
             if not isinstance(window, Window):
                 raise UsageError(f"{bundle.name} takes samples, not pictures")

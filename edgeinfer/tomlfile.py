@@ -43,8 +43,12 @@ _TYPES = {
 
 # What several files hold. Bounds also keep NaN and infinity out.
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-Mean = Annotated[tuple[Annotated[float, Meta(ge=-1e6, le=1e6)], ...], Meta(min_length=1, max_length=3)]
-Std = Annotated[tuple[Annotated[float, Meta(gt=0.0, le=1e6)], ...], Meta(min_length=1, max_length=3)]
+Number = Annotated[float, Meta(ge=-1e12, le=1e12)]
+Positive = Annotated[float, Meta(gt=0.0, le=1e12)]
+CHANNELS_MAX = 1024
+# Whether there are as many as the model has channels is known once it is read.
+Mean = Annotated[tuple[Number, ...], Meta(min_length=1, max_length=CHANNELS_MAX)]
+Std = Annotated[tuple[Positive, ...], Meta(min_length=1, max_length=CHANNELS_MAX)]
 
 
 def read_toml(path: Path, shape: type[Struct], error: type[EdgeInferError]) -> Struct:
@@ -76,14 +80,6 @@ def convert(
         # `$.a[0].b`, or for a key of a table: `key` in `$.a`.
         keys = path.rpartition("`$")[2].rstrip("`").removeprefix(".")
         raise error(_one_line(where, keys, message, table, shape, name)) from refused
-
-
-def one_or_three(struct: msgspec.Struct, *names: str) -> None:
-    """Refuse a field that holds two numbers: one is for all channels, three are one each. For `__post_init__`."""
-    for name in names:
-        numbers = getattr(struct, name)
-        if numbers is not None and len(numbers) not in (1, 3):
-            raise ValueError(f"{name} has {len(numbers)} numbers, give 1 or 3")
 
 
 def _one_line(

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edgeinfer.bundle.facts import Carried, ModelFile
+from edgeinfer.bundle.manifest import Manifest
 from edgeinfer.errors import ModelError
 from edgeinfer.tensor import TensorSpec
 
 _ENDS = ("_in", "_out", "_input", "_output")
+
+
+def carried_of(file: ModelFile, manifest: Manifest | None) -> Carried:
+    """What `model.toml` states, else what is recognised. Raises ModelError naming the key."""
+    if manifest is not None and (manifest.state or manifest.constants):
+        return read_carried(file, manifest.state, manifest.constants)
+    return recognise_carried(file)
 
 
 def read_carried(file: ModelFile, state: Mapping[str, str], constants: Mapping[str, float]) -> Carried:

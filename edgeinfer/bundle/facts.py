@@ -228,6 +228,11 @@ class Bundle:
         assert self.image is not None, f"{self.name} takes no pictures"
         return self.image
 
+    @property
+    def counted_in(self) -> Literal["frames", "windows"]:
+        """The name of what it takes one after the other, for people."""
+        return "frames" if self.window is None else "windows"
+
     def label(self, class_id: int) -> str:
         """The name of a class; its number where there is no name."""
         return self.labels[class_id] if 0 <= class_id < len(self.labels) else str(class_id)

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from edgeinfer.bundle.facts import BoxUnits, Colour, Fit, FrontEnd, Layout, Missing
 from edgeinfer.errors import ModelError
-from edgeinfer.tomlfile import Mean, Share, Std, one_or_three, read_toml
+from edgeinfer.tomlfile import CHANNELS_MAX, Mean, Number, Positive, Share, Std, read_toml
 
 FileName = Annotated[
     str,
@@ -45,10 +45,7 @@ Sha256 = Annotated[
 
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Unit = Annotated[str, Meta(max_length=32)]
-Number = Annotated[float, Meta(ge=-1e12, le=1e12)]
-Positive = Annotated[float, Meta(gt=0.0, le=1e12)]
 Tensor = Annotated[str, Meta(min_length=1, max_length=255, description="the name of a tensor, or its number from 0")]
-_CHANNELS_MAX = 1024
 
 
 class Weights(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -68,9 +65,6 @@ class InputFacts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     fit: Fit | None = None
     pad: Annotated[int, Meta(ge=0, le=255)] | None = None
 
-    def __post_init__(self) -> None:
-        one_or_three(self, "mean", "std")
-
 
 class WindowFacts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """How samples become the input; see WindowInput. Absent: length is that of the tensor, stride the length."""
@@ -78,10 +72,10 @@ class WindowFacts(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     rate_hz: Annotated[float, Meta(gt=0.0, le=1e6)] | None = None
     length: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
     stride: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
-    channels: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=_CHANNELS_MAX)] | None = None
-    units: Annotated[tuple[Unit, ...], Meta(min_length=1, max_length=_CHANNELS_MAX)] | None = None
-    mean: Annotated[tuple[Number, ...], Meta(min_length=1, max_length=_CHANNELS_MAX)] | None = None
-    std: Annotated[tuple[Positive, ...], Meta(min_length=1, max_length=_CHANNELS_MAX)] | None = None
+    channels: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=CHANNELS_MAX)] | None = None
+    units: Annotated[tuple[Unit, ...], Meta(min_length=1, max_length=CHANNELS_MAX)] | None = None
+    mean: Mean | None = None
+    std: Std | None = None
     missing: Missing | None = None
     missing_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] | None = None
     front_end: FrontEnd | Literal["none"] | None = None

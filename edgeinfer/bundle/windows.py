@@ -1,69 +1,179 @@
-"""What a model that takes samples of sound or sensors is fed with: recognised where it is beyond doubt, else stated."""
+"""What a model takes of sound or sensors, and gives for it: stated, or as of a published model that is known."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
-from edgeinfer.bundle.facts import Carried, FrontEnd, ModelFile, Overrides, WindowInput
+from edgeinfer.bundle.carried import carried_of
+from edgeinfer.bundle.channels import check_counts
+from edgeinfer.bundle.compose import compose
+from edgeinfer.bundle.facts import (
+    Bundle,
+    Carried,
+    Decode,
+    FrontEnd,
+    ModelFile,
+    NamedValue,
+    Overrides,
+    WindowInput,
+)
 from edgeinfer.bundle.front_ends import FRONT_ENDS
-from edgeinfer.bundle.manifest import WindowFacts
-from edgeinfer.errors import AmbiguousModel, ModelError
+from edgeinfer.bundle.known_windows import KnownWindow
+from edgeinfer.bundle.labels import pick_labels
+from edgeinfer.bundle.manifest import DecodeFacts, Manifest, WindowFacts
+from edgeinfer.bundle.picker import Picker, given
+from edgeinfer.bundle.recognise import DECODERS, output_kind
+from edgeinfer.errors import AmbiguousModel, ModelError, UsageError
 from edgeinfer.tensor import TensorSpec
+from edgeinfer.words import unknown
 
 TASKS_OF_WINDOWS = ("anomaly", "audio", "vector")
 
-_SPEECH_HZ = 16_000.0
 _MISSING_S = 1.0
-_KEYWORDS = ("Down", "Go", "Left", "No", "Off", "On", "Right", "Stop", "Up", "Yes", "Silence", "Unknown")
-_WAKEWORDS = ("Marvin", "Silence", "Unknown")
-# Silero wants 64 samples of what came before each 512: windows that overlap by so many.
-_SILERO_NEW, _SILERO_BEFORE, _SILERO_STATE = 512, 64, 128
-_YAMNET_SAMPLES, _YAMNET_CLASSES, _YAMNET_STRIDE = 15_600, 521, 7_680
-_TOYCAR_FRAMES, _TOYCAR_BANDS = 5, 128
 
 
-@dataclass(frozen=True, slots=True)
-class KnownWindow:
-    """A published model, known by its tensors; `why` is for a person."""
-
-    task: str
-    decoder: str
-    window: WindowFacts
-    why: str
-    labels: tuple[str, ...] | None = None
-    constants: tuple[tuple[int, float], ...] = ()
-    index: int = 0
+def takes_windows(known: KnownWindow | None, manifest: Manifest | None, said: Overrides) -> bool:
+    """Whether it does, rather than pictures, by what is said of it or known."""
+    task = said.task or (manifest.task if manifest else None)
+    if task is not None:
+        return task in TASKS_OF_WINDOWS or (manifest is not None and manifest.window is not None)
+    return known is not None or (manifest is not None and manifest.window is not None)
 
 
-def recognise_window(file: ModelFile) -> KnownWindow | None:
-    """The published model that this is; None where it is none of those known here."""
-    inputs, outputs = ([_sizes(spec) for spec in specs] for specs in (file.inputs, file.outputs))
-    if {spec.name for spec in file.inputs} == {"input", "state", "sr"} and len(outputs) == 2:
-        return _silero(file)
-    if len(inputs) != 1 or len(outputs) != 1:
-        return None
-    if inputs[0] == (_YAMNET_SAMPLES,) and outputs[0] == (_YAMNET_CLASSES,):
-        window = WindowFacts(rate_hz=_SPEECH_HZ, stride=_YAMNET_STRIDE)
-        return KnownWindow("audio", "classes", window, "YAMNet: 0.975 s of sound in, 521 classes out")
-    if inputs[0] == (49, 10) and outputs[0] == (len(_KEYWORDS),):
-        window = WindowFacts(rate_hz=_SPEECH_HZ, length=16_000, stride=4_000, front_end="mfcc")
-        why = "MLPerf Tiny keyword spotting: 49 by 10 features in, 12 classes out"
-        return KnownWindow("audio", "classes", window, why, _KEYWORDS)
-    if inputs[0] == (30, 40) and outputs[0] == (len(_WAKEWORDS),):
-        window = WindowFacts(rate_hz=_SPEECH_HZ, stride=512, front_end="filterbank")
-        why = "MLPerf Tiny streaming wakeword: 30 by 40 features in, 3 classes out"
-        return KnownWindow("audio", "classes", window, why, _WAKEWORDS)
-    if inputs[0] == outputs[0] == (_TOYCAR_FRAMES * _TOYCAR_BANDS,) and set(file.ops) == {"FULLY_CONNECTED"}:
-        window = WindowFacts(rate_hz=_SPEECH_HZ, stride=512, front_end="log-mel")
-        return KnownWindow(
-            "anomaly", "reconstruction", window, "MLPerf Tiny anomaly detection: 640 features in and out"
+def resolve_windows(
+    file: ModelFile, known: KnownWindow | None, manifest: Manifest | None, said: Overrides, folder: Path | None
+) -> Bundle:
+    """Raises AmbiguousModel naming the flag, UsageError and ModelError for what cannot be."""
+    pick = Picker(file)
+    stated = (manifest.window if manifest else None) or WindowFacts()
+    carried = carried_of(file, manifest)
+    if known is not None and not carried.constants:
+        carried = Carried(carried.state, known.constants)
+    index = _window_index(file, carried, known)
+    length = stated.length or (known.window.length if known else None)
+    file = _settle_tensors(file, index, carried, length)
+    task = pick.need(
+        "task",
+        "--task",
+        (said.task, "flag"),
+        (manifest.task if manifest else None, "model.toml"),
+        (known.task if known else None, known.why if known else ""),
+    )
+    if task not in TASKS_OF_WINDOWS:
+        error = UsageError if said.task else ModelError
+        raise error(f"{file.path} takes samples: its task cannot be {task!r}", hint=" or ".join(TASKS_OF_WINDOWS))
+    window = _window_input(file, index, stated, known, said, pick)
+    labels = _labels(file, known, manifest, said, folder, pick)
+    decoder = _decoder(task, file, index, carried, labels, known, manifest, said, pick)
+    return compose(
+        file,
+        manifest,
+        folder,
+        pick,
+        task=task,
+        window=window,
+        decode=_decode(file, decoder, known, manifest, said, pick),
+        labels=labels,
+        carried=carried,
+    )
+
+
+def _decoder(
+    task: str,
+    file: ModelFile,
+    index: int,
+    carried: Carried,
+    labels: tuple[str, ...],
+    known: KnownWindow | None,
+    manifest: Manifest | None,
+    said: Overrides,
+    pick: Picker,
+) -> str:
+    states = {output for output, _ in carried.state}
+    answers = [spec for number, spec in enumerate(file.outputs) if number not in states]
+    seen, why = None, ""
+    if task == "audio":
+        seen, why = "classes", "the only one of its task"
+    elif task == "vector" and (labels or (manifest is not None and manifest.values)):
+        seen, why = ("classes", "it has labels") if labels else ("values", "it has values")
+    elif task == "anomaly" and len(answers) == 1 and not (manifest and manifest.window and manifest.window.ahead):
+        if answers[0].shape == file.inputs[index].shape:
+            seen, why = "reconstruction", "its output has the shape of its input"
+    elif task == "anomaly" and manifest is not None and manifest.window is not None and manifest.window.ahead:
+        seen, why = "forecast", "window.ahead is given"
+    decoder = pick.need(
+        "decoder",
+        "--decoder " + " or ".join(DECODERS[task]),
+        (said.decoder, "flag"),
+        (manifest.decoder if manifest else None, "model.toml"),
+        (known.decoder if known and known.task == task else None, known.why if known else ""),
+        (seen, why),
+    )
+    if decoder not in DECODERS[task]:
+        error = UsageError if said.decoder else ModelError
+        raise error(unknown(f"decoder of {task}", decoder, DECODERS[task]))
+    return decoder
+
+
+def _labels(
+    file: ModelFile,
+    known: KnownWindow | None,
+    manifest: Manifest | None,
+    said: Overrides,
+    folder: Path | None,
+    pick: Picker,
+) -> tuple[str, ...]:
+    is_stated = said.labels is not None or (manifest is not None and manifest.labels is not None)
+    if not is_stated and known is not None and known.labels is not None:
+        pick.provenance["labels"] = known.why
+        return known.labels
+    if not is_stated and file.metadata.labels is None:
+        return ()  # Values and anomalies need none.
+    return pick_labels(file, manifest, said, folder, pick)
+
+
+def _decode(
+    file: ModelFile,
+    decoder: str,
+    known: KnownWindow | None,
+    manifest: Manifest | None,
+    said: Overrides,
+    pick: Picker,
+) -> Decode:
+    stated = manifest.decode if manifest else DecodeFacts()
+    threshold = pick.pick("threshold", (said.threshold, "flag"), (stated.threshold, "model.toml"))
+    if decoder in DECODERS["anomaly"] and threshold is None:
+        raise AmbiguousModel(
+            f"{file.path} does not say from which score on something is an anomaly", hint="give --threshold"
         )
-    return None
+    output_is: Literal["probabilities", "logits"] = "probabilities"
+    if decoder == "classes":
+        output_is = pick.need(
+            "kind of output",
+            "--output-is probabilities or logits",
+            (said.output_is, "flag"),
+            (stated.output_is, "model.toml"),
+            ("probabilities" if known else None, known.why if known else ""),
+            (output_kind(file), "the operators and the quantisation of its output"),
+        )
+    return Decode(
+        decoder=decoder,
+        score_min=given(said.score_min, stated.score_min, 0.25),
+        iou_max=1.0,
+        max_results=said.max_results or stated.max_results or 5,
+        box_units="normalised",
+        output_is=output_is,
+        threshold=threshold,
+        values=tuple(
+            NamedValue(value.name, value.unit, value.mean, value.std) for value in (manifest.values if manifest else ())
+        ),
+    )
 
 
-def settle_tensors(file: ModelFile, index: int, carried: Carried, length: int | None) -> ModelFile:
+def _settle_tensors(file: ModelFile, index: int, carried: Carried, length: int | None) -> ModelFile:
     """The file with a batch of one, and the size that the window's input leaves free for the window's length."""
     inputs = list(file.inputs)
     for fed in {fed for _, fed in carried.state}:
@@ -78,7 +188,7 @@ def settle_tensors(file: ModelFile, index: int, carried: Carried, length: int | 
     return replace(file, inputs=tuple(inputs))
 
 
-def window_index(file: ModelFile, carried: Carried, known: KnownWindow | None) -> int:
+def _window_index(file: ModelFile, carried: Carried, known: KnownWindow | None) -> int:
     """The one input that neither a state nor a constant fills. Raises ModelError where there is more than one."""
     if known is not None:
         return known.index
@@ -93,24 +203,29 @@ def window_index(file: ModelFile, carried: Carried, known: KnownWindow | None) -
     return left[0]
 
 
-def window_input(
+def _window_input(
     file: ModelFile,
     index: int,
     stated: WindowFacts,
     known: KnownWindow | None,
     said: Overrides,
-    provenance: dict[str, str],
+    pick: Picker,
 ) -> WindowInput:
     """Raises AmbiguousModel naming the flag, ModelError for what cannot be."""
     usual = known.window if known else WindowFacts()
     why = known.why if known else ""
-    rate_hz = _pick(provenance, "sample rate", (said.sample_rate_hz, stated.rate_hz, usual.rate_hz), why)
+    rate_hz = pick.pick(
+        "sample rate", (said.sample_rate_hz, "flag"), (stated.rate_hz, "model.toml"), (usual.rate_hz, why)
+    )
     if rate_hz is None:
         raise AmbiguousModel(
             f"{file.path} does not say how many samples a second it takes", hint="give --sample-rate in hertz"
         )
     spec = file.inputs[index]
-    front_end = _front_end(provenance, (said.front_end, stated.front_end, usual.front_end), why)
+    named: FrontEnd | Literal["none"] | None = pick.pick(
+        "front end", (said.front_end, "flag"), (stated.front_end, "model.toml"), (usual.front_end, why)
+    )
+    front_end = None if named == "none" else named
     channels = _channels(file, spec, stated, front_end)
     ahead = stated.ahead or 0
     is_usual = front_end == usual.front_end
@@ -122,9 +237,9 @@ def window_input(
     if (mean is None) != (std is None):
         raise AmbiguousModel("only one of mean and std is given", hint="give both")
     width = len(channels) or 1
-    for name, numbers in (("mean", mean), ("std", std), ("units", stated.units)):
-        if numbers is not None and len(numbers) not in (1, width):
-            raise ModelError(f"{file.path}: window.{name} has {len(numbers)} entries for {width} channels")
+    check_counts(file, width, {"mean": said.mean, "std": said.std}, UsageError)
+    of_window = {"window.mean": stated.mean, "window.std": stated.std, "window.units": stated.units}
+    check_counts(file, width, of_window, ModelError)
     return WindowInput(
         index=index,
         rate_hz=rate_hz,
@@ -141,43 +256,13 @@ def window_input(
     )
 
 
-def _silero(file: ModelFile) -> KnownWindow:
-    names = [spec.name for spec in file.inputs]
-    window = WindowFacts(rate_hz=_SPEECH_HZ, length=_SILERO_BEFORE + _SILERO_NEW, stride=_SILERO_NEW)
-    why = "Silero VAD: its inputs are named input, state and sr"
-    constants = ((names.index("sr"), _SPEECH_HZ),)
-    return KnownWindow("audio", "classes", window, why, ("speech",), constants, names.index("input"))
-
-
-def _sizes(spec: TensorSpec) -> tuple[int, ...]:
-    return tuple(size for size in spec.shape if size != 1)
-
-
-def _pick(provenance: dict[str, str], fact: str, stated: tuple[float | None, ...], why: str) -> float | None:
-    for value, where in zip(stated, ("flag", "model.toml", why), strict=True):
-        if value is not None:
-            provenance[fact] = where
-            return value
-    return None
-
-
-def _front_end(
-    provenance: dict[str, str], stated: tuple[FrontEnd | Literal["none"] | None, ...], why: str
-) -> FrontEnd | None:
-    for value, where in zip(stated, ("flag", "model.toml", why), strict=True):
-        if value is not None:
-            provenance["front end"] = where
-            return None if value == "none" else value
-    return None
-
-
 def _channels(file: ModelFile, spec: TensorSpec, stated: WindowFacts, front_end: FrontEnd | None) -> tuple[str, ...]:
     """The names of the channels; a tensor of two dimensions has unnamed ones, numbered."""
     if stated.channels is not None:
         if front_end is not None and len(stated.channels) != 1:
             raise ModelError(f"{file.path}: the front end {front_end} takes one channel, not {len(stated.channels)}")
         return stated.channels
-    sizes = _sizes(spec)
+    sizes = [size for size in spec.shape if size != 1]
     if front_end is not None or len(sizes) < 2:
         return ()
     return tuple(str(channel) for channel in range(sizes[-1]))

@@ -19,8 +19,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--decoder", help="of that task, such as yolov8 (also 11); docs/models.md has all")
     model.add_argument("--colour", metavar="ORDER", help="rgb, bgr or gray")
     model.add_argument("--layout", help="nhwc or nchw")
-    model.add_argument("--mean", metavar="X[,Y,Z]", type=numbers, help="real = (pixel - mean) / std")
-    model.add_argument("--std", metavar="X[,Y,Z]", type=numbers, help="as for --mean")
+    model.add_argument(
+        "--mean", metavar="X[,Y…]", type=numbers, help="real = (x - mean) / std; 1 for all channels, or 1 each"
+    )
+    model.add_argument("--std", metavar="X[,Y…]", type=numbers, help="as for --mean")
     model.add_argument("--fit", help="letterbox, stretch or crop")
     model.add_argument("--box-units", help="normalised or pixels")
     model.add_argument("--output-is", help="of a classifier: probabilities or logits")
@@ -114,7 +116,7 @@ def numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor three with commas between") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor several with commas between") from None
 
 
 def for_channels(read: Callable[[str], Any]) -> Callable[[str], Any]:

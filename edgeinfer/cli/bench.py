@@ -135,7 +135,7 @@ def _text(
         yield f"{name:<12}{numbers}  {len(stream.latency_ms):>8}  {fps:>9.1f}"
     yield ""
     yield "Stages   " + ", ".join(f"{stage} {took_ms:.2f}" for stage, took_ms in measured.stage_ms.items())
-    yield "         medians in ms, end to end, one frame at a time; offline, reading runs beside the model"
+    yield "         medians in ms, end to end, one at a time; offline, reading runs beside the model"
     yield from _mlperf(measured.alone)
     for scenario, entries in said.items():
         yield f"LoadGen  {scenario}: {_loadgen_line(scenario, entries)}"
@@ -204,7 +204,7 @@ def _chart(bundle: Bundle, measured: Measured, board: Board) -> Chart:
     offline = f"offline {measured.alone_fps:.0f}/s alone, {measured.end_to_end_fps:.0f}/s end to end"
     return Chart(
         title=f"{as_utf8(bundle.name)} on {measured.device}",
-        subtitle=f"{_machine(board)}; frames of {measured.frame}; {offline}",
+        subtitle=f"{_machine(board)}; {bundle.counted_in} of {measured.frame}; {offline}",
         curves={"model alone": measured.alone, "end to end": measured.end_to_end},
         stage_ms=measured.stage_ms,
     )

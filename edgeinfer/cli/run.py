@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--snapshot", metavar="S", type=number, help="and a picture every so many seconds")
     add("--web", metavar="HOST:PORT", help="a page with live pictures, /healthz and /metrics; 8080 is 127.0.0.1:8080")
     add("--web-token-file", metavar="FILE", help="who brings its line may act, and look in from another machine")
-    add("--frames", metavar="N", type=whole, help="stop after so many frames, of a file or a camera")
+    add("--frames", metavar="N", type=whole, help="stop after so many frames, or windows of samples")
     add("--config", metavar="FILE", type=Path, help="pipelines in TOML, in the same words; flags go over it")
     add("--rate", metavar="FPS", type=number, help="infer so many frames a second at most, of a file by its own time")
     add("--gate", metavar="G", help="motion: leave the model out while nothing moves; such results are marked reused")
@@ -271,7 +271,7 @@ class _Run:
     def _report(self, pipeline: Pipeline) -> None:
         report = pipeline.report()
         if not self._quiet:
-            log.info("%s", closing_line(pipeline.name, pipeline.device, report))
+            log.info("%s", closing_line(pipeline.name, pipeline.device, pipeline.counted_in, report))
         if report.profile:
             # Asked for, so shown even when quiet; stdout may hold the results.
             sys.stderr.write(profile_table(pipeline.name, report))

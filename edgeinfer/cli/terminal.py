@@ -97,8 +97,11 @@ class LiveLine:
 
     def _text(self) -> str:
         pipelines = self._pipelines()
-        frames = sum(pipeline.tally["inferred"] + pipeline.tally["gated"] for pipeline in pipelines)
-        parts = [f"{frames} frames", f"{self._fps(frames):.1f} fps"]
+        counts = dict.fromkeys((pipeline.counted_in for pipeline in pipelines), 0) or {"frames": 0}
+        for pipeline in pipelines:
+            counts[pipeline.counted_in] += pipeline.tally["inferred"] + pipeline.tally["gated"]
+        done = ", ".join(f"{count} {name}" for name, count in counts.items())
+        parts = [done, _rate(self._each_s(sum(counts.values())), *counts)]
         for pipeline in pipelines:
             prefix = f"{pipeline.name}: " if len(pipelines) > 1 else ""
             if pipeline.state.startswith(("degraded", "down", "paused")):
@@ -109,13 +112,13 @@ class LiveLine:
                     parts[-1] += f", unchanged for {pipeline.latest.inferred_age_ms / 1000:.1f} s"
         return " | ".join(parts)
 
-    def _fps(self, frames: int) -> float:
+    def _each_s(self, done: int) -> float:
         now = time.monotonic()
-        self._marks.append((now, frames))
+        self._marks.append((now, done))
         while len(self._marks) > 2 and now - self._marks[0][0] > _RATE_OVER_S:
             self._marks.pop(0)
-        first, first_frames = self._marks[0]
-        return (frames - first_frames) / (now - first) if now > first else 0.0
+        first, first_done = self._marks[0]
+        return (done - first_done) / (now - first) if now > first else 0.0
 
 
 class ProgressBar:
@@ -164,14 +167,14 @@ def summary(result: Result) -> str:
     return ", ".join(f"{count} {label}" for label, count in sorted(counts.items())) or "nothing"
 
 
-def closing_line(name: str, device: str, report: Report) -> str:
+def closing_line(name: str, device: str, counted_in: str, report: Report) -> str:
     """How a run went, in one line."""
-    frames = report.frames + report.gated
-    fps = frames / report.elapsed_s if report.elapsed_s > 0 else 0.0
+    done = report.frames + report.gated
+    rate = _rate(done / report.elapsed_s if report.elapsed_s > 0 else 0.0, counted_in)
     stages = ", ".join(f"{stage} {mean:.2f}" for stage, mean in report.stage_ms.items())
-    parts = [f"{name}: {frames} frames in {report.elapsed_s:.1f} s, {fps:.1f} fps on {device} (ms: {stages})"]
+    parts = [f"{name}: {done} {counted_in} in {report.elapsed_s:.1f} s, {rate} on {device} (ms: {stages})"]
     if report.gated:
-        saved = 100 * report.gated / frames
+        saved = 100 * report.gated / done
         parts.append(f"{report.frames} inferred, {report.gated} reused: the gate saved {saved:.1f} % of the inferences")
     if report.dropped:
         parts.append("dropped: " + ", ".join(f"{count} {reason}" for reason, count in sorted(report.dropped.items())))
@@ -180,6 +183,10 @@ def closing_line(name: str, device: str, report: Report) -> str:
         more = ", …" if len(report.skipped) > 3 else ""
         parts.append(f"skipped {len(report.skipped)}: {names}{more}")
     return "; ".join(parts)
+
+
+def _rate(each_s: float, *counted_in: str) -> str:
+    return f"{each_s:.1f} {'fps' if counted_in == ('frames',) else 'a second'}"
 
 
 def profile_table(name: str, report: Report) -> str:

@@ -219,7 +219,7 @@ def _slot(model: SlotModel) -> tuple[str, str]:
     if model.candidate is not None:
         parts.append(f"candidate {model.candidate}, {model.attempts} more attempts")
     if model.shadow is not None and model.shadow.agreement is not None:
-        parts.append(f"agrees in {model.shadow.agreement:.0%} of {model.shadow.frames} frames")
+        parts.append(f"agrees in {model.shadow.agreement:.0%} of {model.shadow.frames} answers")
     why = f": {model.reason}" if model.reason else ""
     mood = "bad" if model.state in ("rejected", "rolled_back") else "warn" if model.candidate is not None else ""
     return f"SLOT      {model.slot}: {', '.join(parts)}{why}", mood

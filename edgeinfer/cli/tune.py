@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         facts = _facts(bundle, plan, trials, arguments.source or rehearsal_of(bundle))
         show(msgspec.json.format(msgspec.json.encode(facts), indent=2).decode())
     else:
-        show("\n".join(_table(trials, plan)))
+        show("\n".join(_table(bundle, trials, plan)))
         show(f"kept in {path}; run goes by it")
     return 0
 
@@ -134,7 +134,7 @@ def _show_progress(bar: ProgressBar, progress: Progress) -> None:
     bar.draw(progress.spent_s / progress.budget_s, f"round {progress.round}: {progress.doing}")
 
 
-def _table(trials: Sequence[Trial], plan: Plan) -> list[str]:
+def _table(bundle: Bundle, trials: Sequence[Trial], plan: Plan) -> list[str]:
     names = [trial.rung.describe() for trial in trials]
     width = max(len(name) for name in names)
     lines = [f"{'DEVICE':<{width}}  {'FPS':>8}  {'P90 MS':>8}  ROUNDS"]
@@ -143,7 +143,8 @@ def _table(trials: Sequence[Trial], plan: Plan) -> list[str]:
             lines.append(f"{name:<{width}}  refused: {trial.refused}")
         else:
             lines.append(f"{name:<{width}}  {trial.fps:>8.1f}  {trial.p90_ms:>8.2f}  {len(trial.rounds):>6}")
-    return [*lines, "", f"Best by {'frames per second' if plan.ranked_by == 'fps' else 'p90 latency'}: {names[0]}"]
+    goal = f"{bundle.counted_in} per second" if plan.ranked_by == "fps" else "p90 latency"
+    return [*lines, "", f"Best by {goal}: {names[0]}"]
 
 
 def _facts(bundle: Bundle, plan: Plan, trials: Sequence[Trial], source: str) -> dict[str, Any]:

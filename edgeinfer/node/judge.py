@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from edgeinfer.board.busy import core_time
-from edgeinfer.frame import Frame
+from edgeinfer.frame import Input
 from edgeinfer.model import Answer
 from edgeinfer.pipeline import Pipeline
 
@@ -58,7 +58,7 @@ class Meter:
         self._captured, self._dropped, self._lost = self._counts()
         self._core_time = core_time()
 
-    def look(self, frame: Frame, answer: Answer) -> None:
+    def look(self, frame: Input, answer: Answer) -> None:
         self._latencies_ms.append(took_ms(answer))
         self._answers += 1
         first, now = self._first, (frame.seq, frame.captured_ns)
@@ -140,5 +140,5 @@ def fault_of(now: Measure, before: Measure | None, budget_ms: float | None = Non
         return f"its p95 is {now.p95_ms:.1f} ms, at most {limit_ms:.1f} ms are allowed"
     usual = 0.0 if before is None else before.dropped_share
     if before is not None and now.captured >= _ENOUGH_FRAMES and now.dropped_share > usual + _MORE_DROPPED:
-        return f"{now.dropped_share:.0%} of the frames are dropped, {usual:.0%} were before"
+        return f"{now.dropped_share:.0%} of what comes is dropped, {usual:.0%} was before"
     return None

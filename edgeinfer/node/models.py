@@ -18,7 +18,7 @@ from edgeinfer.clock import Clock
 from edgeinfer.config import PipelineConfig, slot_of
 from edgeinfer.delegates import is_exclusive
 from edgeinfer.errors import DeviceNotFound, EdgeInferError, ModelError, OutputError, RuntimeFailed, SourceError
-from edgeinfer.frame import Frame
+from edgeinfer.frame import Input
 from edgeinfer.model import Answer, Model
 from edgeinfer.node.judge import ENOUGH_ANSWERS, Measure, Meter, fault_of, is_enough, is_excused, slowest_ms
 from edgeinfer.node.shadow import Shadow, in_words
@@ -330,7 +330,9 @@ class Models:
             return None
         shadow = Shadow(model, parse_share(config.shadow), clock=self._clock)
         pipeline.watch(_both(meter.look, shadow.look))
-        log.info("slot %s: the candidate sees %s of the frames of %s", slot, config.shadow, pipeline.name)
+        log.info(
+            "slot %s: the candidate sees %s of the %s of %s", slot, config.shadow, pipeline.counted_in, pipeline.name
+        )
         return shadow
 
     def _look_at_shadow(self, slot: str, trial: _Trial, shadow: Shadow) -> None:
@@ -638,8 +640,8 @@ class Models:
         )
 
 
-def _both(one: Callable[[Frame, Answer], None], other: Callable[[Frame, Answer], None]) -> Callable[..., None]:
-    def look(frame: Frame, answer: Answer) -> None:
+def _both(one: Callable[[Input, Answer], None], other: Callable[[Input, Answer], None]) -> Callable[..., None]:
+    def look(frame: Input, answer: Answer) -> None:
         one(frame, answer)
         other(frame, answer)
 

@@ -11,11 +11,11 @@ from edgeinfer.clock import Clock
 from edgeinfer.config import PipelineConfig, UplinkConfig
 from edgeinfer.delegates import runtime_versions
 from edgeinfer.pipeline import Pipeline
-from edgeinfer.uplink.bodies import BoardInfo, Meta, Metrics, PipelineInfo, PipelineMetrics, UplinkMetrics
+from edgeinfer.uplink.bodies import BoardInfo, Meta, Metrics, PipelineInfo, PipelineMetrics, UplinkMetrics, ValueInfo
 from edgeinfer.uplink.uplink import Counters
 
-# Of a model with more classes nobody wants an entity for each.
-_LABELS_MAX = 100
+# Of a model with more classes or values nobody wants an entity for each.
+_NAMES_MAX = 100
 _MARKS = 7  # Frame counts to tell the rate by: of a minute, where metrics are told every ten seconds.
 
 
@@ -78,7 +78,8 @@ class Portrait:
     def _pipelines(self, pipelines: Sequence[Pipeline]) -> Iterator[PipelineInfo]:
         for pipeline in pipelines:
             facts, sent = pipeline.facts, self._sent[pipeline.name]
-            labels = facts.bundle.labels
+            labels, decode = facts.bundle.labels, facts.bundle.decode
+            values = decode.values if decode.decoder == "values" else ()
             yield PipelineInfo(
                 name=facts.name,
                 task=facts.bundle.task,
@@ -86,7 +87,8 @@ class Portrait:
                 source=facts.source,
                 model=facts.model,
                 send=sent.send,
-                labels=labels if len(labels) <= _LABELS_MAX else (),
+                labels=labels if len(labels) <= _NAMES_MAX else (),
+                values=tuple(ValueInfo(each.name, each.unit) for each in values) if len(values) <= _NAMES_MAX else (),
                 send_rate=sent.send_rate,
                 snapshot=sent.snapshot,
             )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from edgeinfer.clock import Clock
 from edgeinfer.errors import EdgeInferError
-from edgeinfer.frame import Frame
+from edgeinfer.frame import Input
 from edgeinfer.model import Answer, Model
 from edgeinfer.node.agreement import Agreement
 from edgeinfer.node.judge import ENOUGH_ANSWERS, p95, took_ms
@@ -30,7 +30,7 @@ _CLOSE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    frame: Frame
+    frame: Input
     answer: Answer
 
 
@@ -63,7 +63,7 @@ class Shadow:
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
 
-    def look(self, frame: Frame, answer: Answer) -> None:
+    def look(self, frame: Input, answer: Answer) -> None:
         self._due += self._share
         if self._due < 1.0:
             return
@@ -142,9 +142,9 @@ class Shadow:
 
 
 def in_words(report: ShadowReport) -> str:
-    """As in `agrees in 97 % over 200 frames; p95 5.1 ms, the active model 5.0 ms`."""
+    """As in `agrees in 97 % over 200 answers; p95 5.1 ms, the active model 5.0 ms`."""
     how = "neither found anything" if report.agreement is None else f"agrees in {report.agreement:.0%}"
     times = f"p95 {report.p95_ms:.1f} ms, the active model {report.active_p95_ms:.1f} ms"
     worst = sorted(report.by_class.items(), key=lambda each: each[1])[:3]
     classes = ", ".join(f"{label} {share:.0%}" for label, share in worst)
-    return f"{how} over {report.frames} frames{f' (least: {classes})' if classes else ''}; {times}"
+    return f"{how} over {report.frames} answers{f' (least: {classes})' if classes else ''}; {times}"

@@ -8,11 +8,12 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Literal
 
 from edgeinfer.bundle import Bundle
 from edgeinfer.clock import Clock
 from edgeinfer.errors import EdgeInferError, OutputError, RuntimeFailed, SourceError
-from edgeinfer.frame import Frame
+from edgeinfer.frame import Frame, Input
 from edgeinfer.metrics import Tally
 from edgeinfer.model import Answer, Model
 from edgeinfer.pipeline.capture import Capture
@@ -118,8 +119,8 @@ class Work:
     since_ns: int
 
 
-Look = Callable[[Frame, Answer], None]
-"""Shown a frame that was inferred and what the model found in it; must be quick, and keep no more than it needs."""
+Look = Callable[[Input, Answer], None]
+"""Shown what was inferred and what the model found in it; must be quick, and keep no more than it needs."""
 
 
 class Pipeline:
@@ -245,6 +246,11 @@ class Pipeline:
     def facts(self) -> PipelineFacts:
         """What it does, in words for other machines."""
         return PipelineFacts(self.name, self._model.bundle, self._model.info, self.device, self._source.uri)
+
+    @property
+    def counted_in(self) -> Literal["frames", "windows"]:
+        """See Bundle."""
+        return self._model.bundle.counted_in
 
     def work(self) -> Work | None:
         """What it is at: a frame, or the opening of its source. None while there is nothing to do but to wait: for the
@@ -470,7 +476,7 @@ class Pipeline:
         if self._cascade is not None:
             self._cascade.close()
 
-    def _next_frame(self) -> Frame | None:
+    def _next_frame(self) -> Input | None:
         pace, rate = self._pace, self._rate
         if pace is not None:
             self._wait_for(pace)
@@ -489,7 +495,7 @@ class Pipeline:
         else:
             self._stopped.wait(wait_s)
 
-    def _next_due(self, rate: Rate) -> Frame | None:
+    def _next_due(self, rate: Rate) -> Input | None:
         """Of a live source the newest frame when one is due, of a file the next that is not passed over."""
         if isinstance(self._handoff, Mailbox):
             wait_s = rate.wait_s(self._clock.monotonic_ns())
@@ -506,7 +512,7 @@ class Pipeline:
             self._rate = None
         return frame
 
-    def _take(self, frame: Frame) -> bool:
+    def _take(self, frame: Input) -> bool:
         """Whether the frame is done with: False where no device computes at present."""
         if self._is_too_old(frame):
             self._drop_old()
@@ -525,7 +531,7 @@ class Pipeline:
         self._deliver(answer, frame)
         return True
 
-    def _infer(self, frame: Frame) -> Pending | None:
+    def _infer(self, frame: Input) -> Pending | None:
         try:
             answer = self._model.answer(frame, comes_back=self._handoff.has_more)
             if self._cascade is not None:
@@ -554,11 +560,12 @@ class Pipeline:
         own = self._model.state
         return own if self._cascade is None else worst_of([own, self._cascade.state])
 
-    def _seen(self, pending: Pending, frame: Frame, scene: Scene) -> Seen:
+    def _seen(self, pending: Pending, frame: Input, scene: Scene) -> Seen:
         return scene.look(pending.result(), frame, score_min=self._model.bundle.decode.score_min)
 
-    def _reused(self, frame: Frame, reuse: Reuse) -> Pending | None:
+    def _reused(self, frame: Input, reuse: Reuse) -> Pending | None:
         """The last result, marked as reused, where the gate lets it stand for this frame."""
+        assert isinstance(frame, Frame), "a gate looks at pictures"
         known = reuse.for_frame(frame)
         if known is None:
             return None
@@ -566,7 +573,7 @@ class Pipeline:
         ready = Ready(self._model.reuse(known.result, frame, inferred_age_ns=known.age_ns))
         return ready if self._scene is None else self._seen(ready, frame, self._scene)
 
-    def _deliver_to_all(self, answer: Pending, frame: Frame) -> None:
+    def _deliver_to_all(self, answer: Pending, frame: Input) -> None:
         for delivery in self._deliveries:
             delivery.put(answer, frame)
 
@@ -591,7 +598,7 @@ class Pipeline:
                 self._limits.max_age_ms,
             )
 
-    def _is_too_old(self, frame: Frame) -> bool:
+    def _is_too_old(self, frame: Input) -> bool:
         if self._limits.max_age_ms is None or not self._source.live:
             return False
         return self._clock.monotonic_ns() - frame.captured_ns > self._limits.max_age_ms * 1e6

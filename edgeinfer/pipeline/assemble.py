@@ -6,7 +6,6 @@ import socket
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import cast
 
 from edgeinfer.bundle import Bundle, Overrides, load_bundle
 from edgeinfer.clock import Clock
@@ -258,12 +257,10 @@ def _fitted(
         raise UsageError(f"gate is for pictures, and {config.source!r} gives samples")
     evenness = Evenness(config.missing, config.missing_s, config.late_s)
     try:
-        windows = Windows(source, bundle.window, evenness=evenness, account=account, clock=clock)
+        return Windows(source, bundle.window, evenness=evenness, account=account, clock=clock)
     except SourceError:
         source.close()
         raise
-    # The pipeline hands a window on as it does a frame; only the model looks into it.
-    return cast("Source", windows)
 
 
 def _patiently(open_: Callable[[], Source | SampleSource], word: str) -> Source | SampleSource:

@@ -13,7 +13,7 @@ import numpy as np
 from edgeinfer.bundle import Bundle
 from edgeinfer.clock import Clock
 from edgeinfer.errors import SourceError, UsageError
-from edgeinfer.frame import Frame, Window
+from edgeinfer.frame import Input, Window
 from edgeinfer.model import Model
 from edgeinfer.pipeline.rehearsal import Again, rehearse
 from edgeinfer.preprocess import Fitter
@@ -114,7 +114,7 @@ def measure(
     return Measured(device, _size_of(frame), alone, alone_fps, end_to_end, end_to_end_fps, frames.stage_ms())
 
 
-def fitted_query(bundle: Bundle, runtime: Runtime, frame: Frame | Window) -> Ask:
+def fitted_query(bundle: Bundle, runtime: Runtime, frame: Input) -> Ask:
     """Puts the frame or window, fitted beforehand, into the model's input, and gives what computes it."""
     index = (bundle.window or bundle.picture).index
     spec = runtime.inputs[index]
@@ -188,20 +188,20 @@ class _Frames:
             stage.append(max(each_ms, 0.0))
 
 
-def _size_of(frame: Frame | Window) -> str:
+def _size_of(frame: Input) -> str:
     if isinstance(frame, Window):
         return f"{len(frame.values)} samples at {frame.rate_hz:g} Hz"
     return f"{frame.width} x {frame.height}"
 
 
-def first_frame(source: Source) -> Frame:
+def first_frame(source: Source) -> Input:
     """What the model alone is measured with. Raises UsageError for a live source."""
     if source.live:
         raise UsageError(f"{source.uri} sets the pace itself", hint="measure with a file, or a drawn source's frames=N")
     return _next_frame(source)
 
 
-def _next_frame(source: Source) -> Frame:
+def _next_frame(source: Source) -> Input:
     frame = source.read()
     if frame is None:
         raise SourceError(f"{source.uri} gives no frame")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from edgeinfer.clock import Clock
 from edgeinfer.errors import EdgeInferError, SourceError
-from edgeinfer.frame import Frame
+from edgeinfer.frame import Frame, Input
 from edgeinfer.metrics import Tally
 from edgeinfer.pipeline.handoff import Handoff
 from edgeinfer.sources import Source
@@ -174,7 +174,7 @@ class Capture:
         finally:
             source.close()
 
-    def _pass_on(self, frame: Frame, uri: str) -> None:
+    def _pass_on(self, frame: Input, uri: str) -> None:
         # Counted first: no frame may be inferred that was not captured.
         self._tally.add("captured")
         seq, self._seq = self._seq, self._seq + 1

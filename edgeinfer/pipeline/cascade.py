@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from msgspec.structs import replace
 
-from edgeinfer.frame import Frame
+from edgeinfer.frame import Frame, Input
 from edgeinfer.model import Answer, Model
 from edgeinfer.result import Box, Detection, Inner, Keypoint, Outcome, Segment
 
@@ -54,8 +54,9 @@ class Cascade:
         """The worst of its models'."""
         return worst_of([stage.model.state for stage in self._stages])
 
-    def deepen(self, answer: Answer, frame: Frame, score_min: float, count: Callable[[str, int], None]) -> None:
+    def deepen(self, answer: Answer, frame: Input, score_min: float, count: Callable[[str, int], None]) -> None:
         """Put what the stages find into the answer's detections. Raises RuntimeFailed."""
+        assert isinstance(frame, Frame), "stages look at pictures"
         detections = list(answer.outcome.detections or ())
         found: dict[int, list[Inner]] = {}
         for stage in self._stages:

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from edgeinfer.clock import Clock
 from edgeinfer.errors import OutputError
 from edgeinfer.event import Happening
-from edgeinfer.frame import Frame, Window
+from edgeinfer.frame import Frame, Input
 from edgeinfer.metrics import Tally
 from edgeinfer.result import Result
 from edgeinfer.scene.scene import Seen
@@ -142,7 +142,7 @@ class Delivery:
     def start(self) -> None:
         self._thread.start()
 
-    def put(self, pending: Pending, frame: Frame | Window) -> None:
+    def put(self, pending: Pending, frame: Input) -> None:
         """Hand over a result, and the picture where it is from one; may wait when lossless, but not once hurried."""
         with self._changed:
             if self._lossless:

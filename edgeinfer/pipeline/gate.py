@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgeinfer.frame import Frame
+from edgeinfer.frame import Frame, Input
 from edgeinfer.registry import Registry
 from edgeinfer.result import Result
 
@@ -62,12 +62,12 @@ class Reuse:
         # A source whose time went back is as good as a new one.
         return Known(self._result, age_ns) if 0 <= age_ns < self._keyframe_ns else None
 
-    def inferred(self, frame: Frame, result: Result) -> None:
+    def inferred(self, frame: Input, result: Result) -> None:
         """The model ran on the frame asked about last."""
         self._gate.keep()
         self._frame_ns, self._result = _source_time_ns(frame), result
 
 
-def _source_time_ns(frame: Frame) -> int:
+def _source_time_ns(frame: Input) -> int:
     """When the frame was, by its source: the place in a file, else the clock."""
     return frame.captured_ns if frame.position_s is None else round(frame.position_s * 1e9)

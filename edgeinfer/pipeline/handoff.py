@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from edgeinfer.errors import EdgeInferError
-from edgeinfer.frame import Frame
+from edgeinfer.frame import Input
 
 # Of a delay: so many frames are taken for each place that it loses.
 _TAKEN_PER_PLACE = 4
@@ -22,11 +22,11 @@ class Finished(Exception):
 class Handoff(Protocol):
     """One writer, one reader. After `finish`, `get` gives what is left and then ends."""
 
-    def put(self, frame: Frame) -> None:
+    def put(self, frame: Input) -> None:
         """Hand over a frame; may wait, returns at once after `abandon`."""
         ...
 
-    def get(self, timeout_s: float | None = None) -> Frame | None:
+    def get(self, timeout_s: float | None = None) -> Input | None:
         """The next frame; None when none came in time. Raises Finished at the end, or the error it ended with."""
         ...
 
@@ -48,21 +48,21 @@ class BoundedQueue:
 
     def __init__(self, size: int = 2) -> None:
         # Queues of C: who waits for a frame, or for room, is woken without a line of Python in between.
-        self._ready: SimpleQueue[Frame | None] = SimpleQueue()
+        self._ready: SimpleQueue[Input | None] = SimpleQueue()
         self._room: SimpleQueue[None] = SimpleQueue()
         for _ in range(size):
             self._room.put(None)
         self._is_abandoned = False
         self._error: EdgeInferError | None = None
 
-    def put(self, frame: Frame) -> None:
+    def put(self, frame: Input) -> None:
         self._room.get()
         if self._is_abandoned:
             self._room.put(None)  # Nor shall the next one wait.
         else:
             self._ready.put(frame)
 
-    def get(self, timeout_s: float | None = None) -> Frame | None:
+    def get(self, timeout_s: float | None = None) -> Input | None:
         try:
             frame = self._ready.get(timeout=timeout_s)
         except Empty:
@@ -97,7 +97,7 @@ class Mailbox:
 
     def __init__(self, on_drop: Callable[[str], None]) -> None:
         self._on_drop = on_drop
-        self._frames: deque[Frame] = deque()
+        self._frames: deque[Input] = deque()
         self._room = 1
         self._room_bytes = 0
         self._is_lasting = False
@@ -110,14 +110,14 @@ class Mailbox:
         self._is_abandoned = False
         self._error: EdgeInferError | None = None
 
-    def put(self, frame: Frame) -> None:
+    def put(self, frame: Input) -> None:
         with self._lock:
             self._make_room(frame.size_bytes)
             if not self._is_abandoned:
                 self._frames.append(frame)
                 self._changed.notify_all()
 
-    def get(self, timeout_s: float | None = None) -> Frame | None:
+    def get(self, timeout_s: float | None = None) -> Input | None:
         with self._lock:
             self._changed.wait_for(lambda: self._frames or self._is_finished or self._is_abandoned, timeout_s)
             if self._is_abandoned:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeinfer.clock import Clock
-from edgeinfer.frame import Frame
+from edgeinfer.frame import Frame, Input
 from edgeinfer.pipeline.gate import Gate
 from edgeinfer.result import Result, Timing
 from edgeinfer.sinks import Sink
@@ -158,9 +158,9 @@ class _TimedSource(_Timed):
         self._reads = reads
         self._monotonic_ns = monotonic_ns
 
-    def read(self) -> Frame | None:
+    def read(self) -> Input | None:
         begin_ns = self._monotonic_ns()
-        frame: Frame | None = self._part.read()
+        frame: Input | None = self._part.read()
         if frame is not None:
             self._reads.add(self._monotonic_ns() - begin_ns)
             self._reads.bytes_each = frame.size_bytes

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
-from typing import cast
 
 import cv2
 import numpy as np
@@ -17,7 +16,7 @@ from edgeinfer.bundle import Bundle
 from edgeinfer.bundle.facts import WindowInput
 from edgeinfer.clock import Clock
 from edgeinfer.errors import EdgeInferError, RuntimeFailed, SourceError
-from edgeinfer.frame import Frame, Window
+from edgeinfer.frame import Frame, Input, Window
 from edgeinfer.model import Model
 from edgeinfer.pipeline import Pipeline
 from edgeinfer.result import Result
@@ -112,12 +111,10 @@ class Hiss:
     def skipped(self) -> Mapping[str, str]:
         return {}
 
-    def read(self) -> Frame | None:
+    def read(self) -> Window | None:
         seq, self._seq = self._seq, self._seq + 1
         now_ns, unix_ns = self._clock.monotonic_ns(), self._clock.unix_ns()
-        window = Window(self._values, seq, now_ns, unix_ns, self.uri, self._wanted.rate_hz, self._channels)
-        # A pipeline hands a window on as it does a frame.
-        return cast("Frame", window)
+        return Window(self._values, seq, now_ns, unix_ns, self.uri, self._wanted.rate_hz, self._channels)
 
     def close(self) -> None:
         """There is nothing to let go of."""
@@ -148,7 +145,7 @@ class Again:
     def skipped(self) -> Mapping[str, str]:
         return self._source.skipped
 
-    def read(self) -> Frame | None:
+    def read(self) -> Input | None:
         frame = self._source.read()
         if frame is not None or self._closed.is_set():
             return frame

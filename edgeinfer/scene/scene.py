@@ -10,7 +10,7 @@ import msgspec
 
 from edgeinfer.config import RuleConfig
 from edgeinfer.event import SCHEMA, Happening
-from edgeinfer.frame import Frame, Outline, Window
+from edgeinfer.frame import Frame, Input, Outline
 from edgeinfer.result import Detection, Result
 from edgeinfer.scene.blur import blurred
 from edgeinfer.scene.rules import Finding, View, make_rule
@@ -133,7 +133,7 @@ class Scene:
         self._last: Result | None = None
         self._untold: tuple[Happening, ...] = ()
 
-    def look(self, result: Result, frame: Frame | Window, *, score_min: float) -> Seen:
+    def look(self, result: Result, frame: Input, *, score_min: float) -> Seen:
         """The result as it is published, with what scores `score_min` and its tracks, and what happened."""
         now_ns = frame.captured_ns if frame.position_s is None else round(frame.position_s * 1e9)
         found = result.detections or ()

@@ -162,7 +162,8 @@ class Service:
         node.end()
         for pipeline in node.pipelines:
             report = pipeline.report()
-            log.info("pipeline %s: %d frames, %d results", pipeline.name, report.frames, report.results)
+            done = f"{report.frames} {pipeline.counted_in}"
+            log.info("pipeline %s: %s, %d results", pipeline.name, done, report.results)
         node.close_uplink()
 
     def _now_s(self) -> float:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from edgeinfer.clock import Clock
 from edgeinfer.errors import SourceError
-from edgeinfer.frame import Frame
+from edgeinfer.frame import Input
 from edgeinfer.registry import Registry
 from edgeinfer.sources import words
 from edgeinfer.sources.options import SourceOptions as SourceOptions
@@ -36,8 +36,8 @@ class Source(Protocol):
         """What was passed over so far: name -> reason."""
         ...
 
-    def read(self) -> Frame | None:
-        """The next frame, a fresh array that the caller may keep; None at the end, and once closed.
+    def read(self) -> Input | None:
+        """The next frame or window, a fresh array that the caller may keep; None at the end, and once closed.
 
         Raises SourceLost when a live source stops, SourceError when what is left cannot be read.
         """

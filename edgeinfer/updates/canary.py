@@ -23,7 +23,7 @@ from edgeinfer.updates.measured import Measured
 if TYPE_CHECKING:
     from edgeinfer.bundle import Bundle
     from edgeinfer.delegates.proof import Outputs
-    from edgeinfer.frame import Frame, Window
+    from edgeinfer.frame import Input
     from edgeinfer.model import Model
     from edgeinfer.runtimes import Runtime
     from edgeinfer.tensor import TensorSpec
@@ -195,7 +195,7 @@ def _too_far(found: Outputs, expected: Outputs, specs: tuple[TensorSpec, ...], m
     return None
 
 
-def _shown(bundle: Bundle, pictures: tuple[str, ...]) -> list[Frame | Window]:
+def _shown(bundle: Bundle, pictures: tuple[str, ...]) -> list[Input]:
     """Those pictures; without any, noise of the size that it takes in, and to a model of samples a window of noise."""
     import numpy as np
 
@@ -207,7 +207,7 @@ def _shown(bundle: Bundle, pictures: tuple[str, ...]) -> list[Frame | Window]:
         channels = bundle.window.channels or ("noise",)
         values = noise.normal(0.0, 0.1, (bundle.window.length, len(channels))).astype(np.float32)
         return [Window(values, 0, 0, 0, "memory:", bundle.window.rate_hz, channels)]
-    found: list[Frame | Window] = []
+    found: list[Input] = []
     for path in pictures[:_PICTURES_MAX]:
         with contextlib.suppress(BadPicture, OSError):
             found.append(Frame(decode(Path(path).read_bytes()), len(found), 0, 0, "memory:"))
@@ -215,17 +215,17 @@ def _shown(bundle: Bundle, pictures: tuple[str, ...]) -> list[Frame | Window]:
     return found or [Frame(noise.integers(0, 256, (image.height, image.width, 3), dtype=np.uint8), 0, 0, 0, "memory:")]
 
 
-def _found(model: Model, shown: list[Frame | Window]) -> int | None:
+def _found(model: Model, shown: list[Input]) -> int | None:
     results = [model.infer(each).detections for each in shown]
     return None if any(each is None for each in results) else sum(len(each or ()) for each in results)
 
 
-def _p95_ms(model: Model, shown: list[Frame | Window]) -> float:
+def _p95_ms(model: Model, shown: list[Input]) -> float:
     """Of the best round: what else runs on the board makes others slower, and none quicker."""
     return min(_round_p95_ms(model, shown) for _ in range(_ROUNDS))
 
 
-def _round_p95_ms(model: Model, shown: list[Frame | Window]) -> float:
+def _round_p95_ms(model: Model, shown: list[Input]) -> float:
     import math
     import time
 

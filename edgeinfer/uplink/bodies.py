@@ -58,8 +58,15 @@ class BoardInfo(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int | None
 
 
+class ValueInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A number that a model gives, and names."""
+
+    name: str
+    unit: str | None = None
+
+
 class PipelineInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What a pipeline does. labels: of its model, where they are few. send_rate: per second; snapshot: seconds."""
+    """What a pipeline does. labels, values: of its model, where few. send_rate: per second; snapshot: seconds."""
 
     name: str
     task: str
@@ -68,6 +75,7 @@ class PipelineInfo(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     model: ModelInfo
     send: str
     labels: tuple[str, ...] = ()
+    values: tuple[ValueInfo, ...] = ()
     send_rate: float | None = None
     snapshot: float | None = None
 

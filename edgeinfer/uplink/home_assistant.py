@@ -6,12 +6,12 @@ The rules are https://www.home-assistant.io/integrations/mqtt/#device-discovery-
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from edgeinfer.uplink.bodies import Meta, PipelineInfo
+from edgeinfer.uplink.bodies import Meta, PipelineInfo, ValueInfo
 from edgeinfer.uplink.publication import Publication, Received
 from edgeinfer.uplink.topics import Topics, checked_prefix
 
@@ -28,9 +28,9 @@ class HomeAssistant:
     """What a node tells Home Assistant.
 
     Of each pipeline: how many objects there are, in all and, of a model of at most ten labels, of each label, or the
-    best class, or whether there is an anomaly and its score; its last event; its frames per second; and its picture,
-    where it sends snapshots. Of the node: whether there is a problem. A pipeline that sends no results has no counts,
-    nor has one of a vector without labels.
+    best class, or whether there is an anomaly and its score, or each value that its model names; its last event; its
+    frames per second; and its picture, where it sends snapshots. Of the node: whether there is a problem. A pipeline
+    that sends no results has none of the first, nor has one of a vector without names.
     """
 
     def __init__(self, topics: Topics, discovery_prefix: str = "homeassistant") -> None:
@@ -130,8 +130,9 @@ class HomeAssistant:
         if pipeline.task == "anomaly":
             yield from self._of_anomaly(topic)
             return
-        if pipeline.task == "vector" and not pipeline.labels:
-            return  # The names of its values are not known here.
+        if pipeline.task == "vector" and (pipeline.values or not pipeline.labels):
+            yield from self._of_values(topic, pipeline.values)
+            return
         if pipeline.task in ("classify", "audio", "vector"):
             best = (
                 f"{{{{ (value_json.data.classes[0].label if value_json.data.classes else 'nothing')[:{_STATE_MAX}] }}}}"
@@ -170,6 +171,23 @@ class HomeAssistant:
                 "stat_cla": "measurement",
             },
         )
+
+    def _of_values(self, topic: str, values: Sequence[ValueInfo]) -> Iterator[tuple[str, Component]]:
+        for index, value in enumerate(values):
+            # By name: one that is no number is left out of a result, and is unknown then.
+            only = f"selectattr('name', 'eq', {_quoted(value.name)}) | map(attribute='value') | first | default(none)"
+            unit = {"unit_of_meas": value.unit} if value.unit else {}
+            yield (
+                f"value_{index}",
+                {
+                    "p": "sensor",
+                    "name": value.name,
+                    "stat_t": topic,
+                    "val_tpl": f"{{{{ value_json.data['values'] | {only} }}}}",
+                    "stat_cla": "measurement",
+                    **unit,
+                },
+            )
 
     def _event(self, pipeline: PipelineInfo) -> Component:
         data = "'label': value_json.data.label, 'count': value_json.data.count | default(none)"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import paho.mqtt.client as paho
 import pytest
 from brokers import Broker, free_port, mosquitto
+from tiny_models import onnx_model
 
 import edgeinfer as api
 
@@ -67,6 +68,22 @@ def listener(broker):
     listener.close()
 
 
+LOAD_TOML = """schema = "edgeinfer.model/1"
+name = "load"
+version = "1"
+task = "vector"
+[weights]
+onnx = "load.onnx"
+[window]
+rate_hz = 10
+[[values]]
+name = "load"
+unit = "%"
+[[values]]
+name = "rest"
+"""
+
+
 def write_config(path, broker_url: str, **words: str) -> None:
     pipeline = {"model": "blood-cells", "source": LIVE, "device": "fake", "name": "door", **words}
     lines = [f'{name} = "{value}"' for name, value in pipeline.items()]
@@ -106,6 +123,22 @@ def test_every_result_of_a_file_reaches_the_broker(edgeinfer, broker, listener, 
     states = [each["data"]["state"] for each in listener.bodies(f"edgeinfer/v1/{node}/status")]
     assert states[0] == "online"
     assert states[-1] == "stopped"
+
+
+def test_values_are_told_to_home_assistant_by_the_names_of_model_toml(broker, listener, running, tmp_path):
+    (tmp_path / "load").mkdir()
+    (tmp_path / "load/load.onnx").write_bytes(onnx_model(shape=(1, 2)))
+    (tmp_path / "load/model.toml").write_text(LOAD_TOML)
+    (tmp_path / "log.csv").write_text("time,a\n" + "".join(f"{second},41.5\n{second}.1,1\n" for second in range(9)))
+    source = "log.csv?follow=1&from=start"
+    write_config(tmp_path / "edge.toml", broker.url, model="load", source=source, device="onnx:cpu", name="pump")
+    running("run", "--config", "edge.toml", "--quiet")
+    listener.wait_for(lambda: all(map(listener.bodies, ("edgeinfer/v1/pi-7/results/", "homeassistant/"))))
+    result = listener.bodies("edgeinfer/v1/pi-7/results/pump")[0]
+    assert result["data"]["values"] == [{"name": "load", "value": 41.5, "unit": "%"}, {"name": "rest", "value": 1.0}]
+    sensors = listener.bodies("homeassistant/")[0]["cmps"]
+    told = {key: (each["name"], each.get("unit_of_meas")) for key, each in sensors.items() if "value" in key}
+    assert told == {"pump_value_0": ("load", "%"), "pump_value_1": ("rest", None)}
 
 
 def test_a_broker_that_is_down_costs_no_frame_and_gets_everything_later(edgeinfer, tmp_path):

@@ -8,12 +8,18 @@ import itertools
 import json
 import os
 import pty
+import re
+import subprocess
+import sys
 import threading
 import tty
+import wave
 from collections import Counter
 
 import numpy as np
 import pytest
+from microphones import WORD, microphone
+from tiny_models import onnx_model
 
 from edgeinfer.cli import main
 
@@ -58,6 +64,22 @@ def test_what_yamnet_hears_most(run, test_data, name, label):
         "--model", test_data / "models/yamnet_with_metadata.tflite", "--source", test_data / "media/audio" / name
     )
     assert Counter(heard(results)).most_common(1)[0][0] == label
+
+
+def test_speech_is_heard_by_a_microphone(environment, test_data, tmp_path):
+    with wave.open(str(test_data / "media/audio/speech.wav")) as file:
+        speech = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 2**15
+    with microphone(tmp_path) as hearing:
+        hearing.play(speech, times=1000)
+        done = subprocess.run(
+            [sys.executable, "-m", "edgeinfer", "run", "--source", WORD, "--frames", "5",
+             "--model", test_data / "models/yamnet_with_metadata.tflite"],
+            env={**environment, **hearing.environment}, cwd=tmp_path, capture_output=True, text=True, timeout=100,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert Counter(heard(results)).most_common(1)[0][0] == "Speech"
+    assert {result["source"]["uri"] for result in results} == {WORD}
 
 
 # The model takes this "no" for "go", from the published features of the same recording, too.
@@ -140,6 +162,41 @@ def test_a_recording_of_a_sensor(run, digits, tmp_path):
         writer.writerow(["time", *(f"x{column}" for column in range(28))])
         writer.writerows([f"{number / 100:.2f}", *row] for number, row in enumerate(rows))
     assert heard(run("--model", folder, "--source", "log.csv")) == labels
+
+
+@pytest.fixture
+def as_it_comes(tmp_path):
+    """What names a model that gives what it takes, two samples of four channels, and a recording of one window."""
+    (tmp_path / "as_it_comes.onnx").write_bytes(onnx_model(shape=(1, 2, 4)))
+    rows = [[0.0, 10, 20, 30, 40], [0.1, 11, 22, 33, 44]]
+    text = "".join(",".join(map(str, row)) + "\n" for row in [["time", "a", "b", "c", "d"], *rows])
+    (tmp_path / "log.csv").write_text(text)
+    model = ("--model", "as_it_comes.onnx", "--task", "vector", "--decoder", "values", "--sample-rate", 10)
+    return (*model, "--source", "log.csv")
+
+
+def test_each_channel_has_a_mean_of_its_own(run, as_it_comes):
+    (result,) = run(*as_it_comes, "--mean", "10,20,30,40", "--std", "1,2,0.5,4")
+    assert [each["value"] for each in result["values"]] == [0, 0, 0, 0, 1, 1, 6, 1]
+
+
+def test_what_is_counted_is_called_a_window(state, tmp_path, monkeypatch, capsys, as_it_comes):
+    monkeypatch.setenv("EDGEINFER_STATE", str(state))
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", *map(str, as_it_comes), "--output", "out.jsonl"]) == 0
+    closing = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(r"edgeinfer: main: 1 windows in \d+\.\d s, \d+\.\d a second on ", closing)
+    assert main(["tune", *map(str, as_it_comes[1:-2]), "--seconds", "1"]) == 0
+    assert "Best by windows per second: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", ["1,2,3", "1,2,3,4,5"])
+def test_how_many_channels_a_model_takes_is_said(state, tmp_path, monkeypatch, capsys, as_it_comes, given):
+    monkeypatch.setenv("EDGEINFER_STATE", str(state))
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", *map(str, as_it_comes), "--mean", given, "--std", "1"]) == 2
+    said = f"mean is given for {given.count(',') + 1} channels, and as_it_comes.onnx takes 4; give 1 for all, or 4"
+    assert capsys.readouterr().err.splitlines() == [f"edgeinfer: error: {said}"]
 
 
 def test_a_sensor_at_a_serial_port(run, digits):

@@ -109,7 +109,7 @@ class Card {
         make("summary", { textContent: "Source, devices, drops" }),
         this.facts,
         make("h3", { textContent: "Devices, the best first" }), this.ladder,
-        make("h3", { textContent: "Frames and outputs" }), this.drops),
+        make("h3", { textContent: "Inputs and outputs" }), this.drops),
     );
     this.element.dataset.pipeline = name;
     visible.observe(this.frame);
@@ -318,7 +318,7 @@ function slotLine({ slot, state, release, candidate, attempts, reason, shadow })
   const parts = [release === undefined ? "no model" : `release ${release}`, state.replace("_", " ")];
   if (candidate !== undefined) parts.push(`candidate ${candidate}, ${attempts} more attempts`);
   if (shadow && shadow.agreement !== null) {
-    parts.push(`agrees in ${say(100 * shadow.agreement)} % of ${shadow.frames} frames`);
+    parts.push(`agrees in ${say(100 * shadow.agreement)} % of ${shadow.frames} answers`);
   }
   const mood = state === "rejected" || state === "rolled_back" ? "bad" : candidate === undefined ? "" : "warn";
   return make("p", { className: `slot ${mood}` }, make("b", { textContent: slot }),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edgeinfer.bundle.load import find_bundle, read_labels
+from edgeinfer.bundle.labels import read_labels
+from edgeinfer.bundle.load import find_bundle
 from edgeinfer.bundle.manifest import read_manifest
 from edgeinfer.errors import ModelError
 
@@ -23,7 +24,6 @@ WEIGHTS = '[weights]\ntflite = "m.tflite"\n'
         (WHOLE + WEIGHTS + '[weigths]\nonnx = "x"\n', "weigths: unknown key; did you mean 'weights'?"),
         (WHOLE + WEIGHTS + '[sha256]\ntflite = "12"\n', "must be 64 hexadecimal digits"),
         (WHOLE + WEIGHTS + f'[sha256]\ntfite = "{"0" * 64}"\n', "sha256: did you mean 'tflite'?"),
-        (WHOLE + WEIGHTS + "[input]\nmean = [1, 2]\n", "input: mean has 2 numbers, give 1 or 3"),
         (WHOLE + WEIGHTS + "[input]\nstd = [0]\n", "input.std[0]: must be above 0"),
         (
             WHOLE + WEIGHTS + '[[golden]]\ninput = "x.gif"\n',

@@ -72,6 +72,7 @@ class Nobody:
     name = "a"
     state = "degraded: " + "source lost, " * 50
     latest = None
+    counted_in = "frames"
     tally = {"inferred": 0, "gated": 0}  # noqa: RUF012
 
 
@@ -100,6 +101,26 @@ def test_the_live_line_says_what_is_wrong(monkeypatch, state):
     os.close(ours)
 
 
+@pytest.mark.parametrize(
+    ("counted_in", "said"),
+    [
+        (["frames"], "7 frames | 0.0 fps"),
+        (["windows", "windows"], "14 windows | 0.0 a second"),
+        (["frames", "windows"], "7 frames, 7 windows | 0.0 a second"),
+    ],
+)
+def test_the_live_line_counts_windows_as_windows(monkeypatch, counted_in, said):
+    ours, theirs = pty.openpty()
+    pipelines = [Nobody() for _ in counted_in]
+    for pipeline, name in zip(pipelines, counted_in, strict=True):
+        pipeline.counted_in, pipeline.tally = name, {"inferred": 5, "gated": 2}
+    with open(theirs, "w") as terminal:  # noqa: PTH123 - a descriptor
+        monkeypatch.setattr("sys.stderr", terminal)
+        LiveLine(lambda: pipelines, quiet=False).draw()
+    assert said in os.read(ours, 1000).decode()
+    os.close(ours)
+
+
 def test_a_terminal_that_was_closed_does_not_end_a_run(monkeypatch):
     ours, theirs = pty.openpty()
     terminal = open(theirs, "w")  # noqa: PTH123, SIM115 - a descriptor, whose closing fails
@@ -122,7 +143,7 @@ def test_the_closing_line_says_what_the_gate_saved():
         skipped={},
         error=None,
     )
-    assert closing_line("door", "fake", report) == (
+    assert closing_line("door", "fake", "frames", report) == (
         "door: 300 frames in 10.0 s, 30.0 fps on fake (ms: infer 5.00); "
         "30 inferred, 270 reused: the gate saved 90.0 % of the inferences"
     )
@@ -160,7 +181,7 @@ def test_the_closing_line_says_what_was_dropped_and_skipped():
         skipped={f"{name}.jpg": "empty" for name in "abcd"},
         error=None,
     )
-    assert closing_line("door", "fake", report) == (
+    assert closing_line("door", "fake", "frames", report) == (
         "door: 10 frames in 2.0 s, 5.0 fps on fake (ms: infer 5.00); dropped: 1 max_age, 3 superseded; "
         "skipped 4: a.jpg (empty), b.jpg (empty), c.jpg (empty), …"
     )

@@ -79,7 +79,7 @@ BEFORE = Measure(answers=100, p95_ms=20.0, captured=100, dropped=10, lost=0)
         (Measure(20, 55.0, 20, 0, 0), BEFORE, 50.0, "at most 50.0"),
         (Measure(20, 500.0, 20, 0, 0), None, None, None),
         (Measure(20, 20.0, 100, 20, 0), BEFORE, None, None),
-        (Measure(20, 20.0, 100, 21, 0), BEFORE, None, "21% of the frames are dropped, 10% were"),
+        (Measure(20, 20.0, 100, 21, 0), BEFORE, None, "21% of what comes is dropped, 10% was"),
         (Measure(0, 0.0, 49, 49, 0), BEFORE, None, None),
     ],
 )
@@ -164,5 +164,5 @@ def test_a_shadow_keeps_to_its_share_and_to_a_tenth_of_the_time():
     assert (report.p95_ms, report.active_p95_ms) == (10.0, 4.0)
     assert rested_s == [pytest.approx(0.09)] * 30
     assert "finds nothing where the active model found 30" in shadow.fault
-    assert in_words(report) == "agrees in 0% over 30 frames (least: dog 0%); p95 10.0 ms, the active model 4.0 ms"
+    assert in_words(report) == "agrees in 0% over 30 answers (least: dog 0%); p95 10.0 ms, the active model 4.0 ms"
     assert candidate.closed

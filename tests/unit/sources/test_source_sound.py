@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes.util
+import os
 import struct
+import subprocess
 import sys
 import types
 import wave
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from microphones import BLOCK, WORD, microphone
 
 from edgeinfer.bundle.facts import WindowInput
 from edgeinfer.clock import Clock
@@ -138,7 +142,7 @@ def test_nothing_can_be_chosen_and_one_channel_is_all(tmp_path: Path) -> None:
 
 
 class PortAudio(types.ModuleType):
-    """As much of sounddevice as is used here: the machine that tests this has neither PortAudio nor a microphone."""
+    """As much of sounddevice as is used here: what it drops and when it falls silent is for the test to say."""
 
     PortAudioError = type("PortAudioError", (Exception,), {})
 
@@ -203,11 +207,51 @@ def test_an_absent_microphone_is_said(portaudio: PortAudio, monkeypatch: pytest.
         open_any("mic://")
 
 
-def test_an_absent_portaudio_names_the_command() -> None:
-    try:
-        import sounddevice  # noqa: F401 - only whether it loads.
-    except OSError:
-        with pytest.raises(SourceError, match="sudo apt install libportaudio2"):
-            open_any("mic://")
-    else:
-        pytest.skip("PortAudio is on this machine")
+def test_an_absent_portaudio_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
+    monkeypatch.setattr(ctypes.util, "find_library", lambda _name: None)
+    with pytest.raises(SourceError, match="mic:// needs PortAudio") as said:
+        open_any("mic://")
+    assert said.value.hint == "sudo apt install libportaudio2"
+
+
+# In a process of its own, since PortAudio and ALSA look once at what there is.
+LISTENER = """
+import sys
+import numpy as np
+from edgeinfer.sources import open_any
+from edgeinfer.sources.account import Account
+source = open_any(sys.argv[1])
+source.begin((), Account())
+print(source.rate_hz, flush=True)
+heard = np.empty(0)
+while np.count_nonzero(heard) < int(sys.argv[2]):
+    piece = source.read()
+    assert piece.follows
+    heard = np.append(heard, piece.values[:, 0])
+source.close()
+sys.stdout.buffer.write(heard.astype("<f4").tobytes())
+"""
+
+
+def test_every_sample_that_portaudio_hears_is_read(tmp_path: Path) -> None:
+    sound = np.random.default_rng(4).uniform(-1, 1, 12 * BLOCK).astype("<f4")
+    with microphone(tmp_path) as heard_by:
+        command = [sys.executable, "-W", "error", "-c", LISTENER, WORD, str(sound.size)]
+        environment = {**os.environ, **heard_by.environment}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listener:
+            assert listener.stdout.readline() == b"16000.0\n", listener.stderr.read()
+            heard_by.play(sound)
+            out, err = listener.communicate(timeout=60)
+    assert listener.returncode == 0, err
+    heard = np.frombuffer(out, "<f4")
+    np.testing.assert_array_equal(heard[np.flatnonzero(heard)[0] :], sound)
+
+
+def test_microphones_that_portaudio_knows_are_named(tmp_path: Path) -> None:
+    with microphone(tmp_path) as there:
+        listener = subprocess.run(
+            [sys.executable, "-c", LISTENER, "mic://Headset", "1"],
+            env={**os.environ, **there.environment}, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+    assert "No input device matching 'Headset'; here are recorded" in listener.stderr

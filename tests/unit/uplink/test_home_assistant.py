@@ -12,7 +12,8 @@ import pytest
 from msgspec.structs import replace
 from sightings import composer, detection, meta, metrics, pipeline_info, result, spooled
 
-from edgeinfer.result import Anomaly
+from edgeinfer.result import Anomaly, Value
+from edgeinfer.uplink.bodies import ValueInfo
 from edgeinfer.uplink.home_assistant import LABELS_MAX, HomeAssistant, plain_id
 from edgeinfer.uplink.publication import Received
 from edgeinfer.uplink.selection import Selection, message_of_result
@@ -69,7 +70,8 @@ MANY = (
     pipeline_info("sorter", task="classify", send="changes", snapshot=None),
     pipeline_info("hall", task="audio", snapshot=None),
     pipeline_info("pump", task="anomaly", snapshot=None),
-    pipeline_info("load", task="vector", labels=(), snapshot=None),
+    pipeline_info("raw", task="vector", labels=(), snapshot=None),
+    pipeline_info("load", task="vector", labels=(), snapshot=None, values=(ValueInfo("load", "%"), ValueInfo("rest"))),
     pipeline_info("gate", send="events"),
     pipeline_info("attic", send="none"),
 )
@@ -123,8 +125,8 @@ def test_topics_are_those_on_which_the_node_sends():
     assert named == {
         topics.status,
         topics.metrics,
-        *(topics.results(name) for name in ("door", "ya_rd.2", "sorter", "hall", "pump")),
-        *(topics.events(name) for name in ("door", "ya_rd.2", "sorter", "hall", "pump", "load", "gate")),
+        *(topics.results(name) for name in ("door", "ya_rd.2", "sorter", "hall", "pump", "load")),
+        *(topics.events(name) for name in ("door", "ya_rd.2", "sorter", "hall", "pump", "raw", "load", "gate")),
         *(topics.snapshots(name) for name in ("door", "ya_rd.2", "gate", "attic")),
     }
 
@@ -133,6 +135,14 @@ def test_few_labels_have_a_count_each_and_many_have_one_in_all():
     keys = discovery(*MANY)["components"].keys()
     assert {key for key in keys if "_count_" in key} == {"door_count_0", "door_count_1"}
     assert {key for key in keys if key.endswith("_objects")} == {"door_objects", "ya__rd_2e_2_objects"}
+
+
+def test_each_value_that_a_model_names_is_a_number_in_its_unit():
+    sensors = {key: each for key, each in discovery(MANY[6])["components"].items() if key.startswith("load_value_")}
+    assert [(each["name"], each.get("unit_of_measurement"), each["state_class"]) for each in sensors.values()] == [
+        ("load", "%", "measurement"),
+        ("rest", None, "measurement"),
+    ]
 
 
 def test_one_pipeline_needs_no_name_before_its_entities():
@@ -189,6 +199,7 @@ def sent(found) -> bytes:
     return composer()(spooled(1, message_of_result(found))).payload
 
 
+VALUES = tuple(Value(name, index + 0.5, "%") for index, name in enumerate(AWKWARD))
 CASES = [
     ("door_objects", sent(result(1, labels=AWKWARD)), str(len(AWKWARD))),
     ("door_objects", sent(result(1)), "0"),
@@ -200,6 +211,9 @@ CASES = [
     ("pump_anomaly", sent(replace(result(1), anomaly=Anomaly(41.5, 30.0, True))), "ON"),
     ("pump_anomaly", sent(replace(result(1), anomaly=Anomaly(4.5, 30.0, False))), "OFF"),
     ("pump_score", sent(replace(result(1), anomaly=Anomaly(41.5, 30.0, True))), "41.5"),
+    *((f"load_value_{index}", sent(replace(result(1), values=VALUES)), f"{index}.5") for index in range(len(AWKWARD))),
+    ("load_value_0", sent(replace(result(1), values=VALUES[1:])), "None"),
+    ("load_value_0", sent(replace(result(1), values=())), "None"),
     ("door_fps", composer().metrics(metrics()).payload, "20.0"),
     ("problem", composer().status("degraded", 0, "why").payload, "ON"),
     ("problem", composer().status("online", 0).payload, "OFF"),
@@ -212,6 +226,7 @@ def components() -> dict:
         pipeline_info("door", labels=tuple(AWKWARD)),
         pipeline_info("sorter", task="classify"),
         pipeline_info("pump", task="anomaly"),
+        pipeline_info("load", task="vector", values=tuple(ValueInfo(name) for name in AWKWARD)),
     )["components"]
 
 

@@ -26,7 +26,7 @@ from sightings import (
 from edgeinfer import run
 from edgeinfer.event import Happening
 from edgeinfer.result import Inner, ModelInfo, RunLengths, Segment
-from edgeinfer.uplink.bodies import Ack, Answer, Command, SlotModel, ThresholdCommand
+from edgeinfer.uplink.bodies import Ack, Answer, Command, SlotModel, ThresholdCommand, ValueInfo
 from edgeinfer.uplink.message import Message
 from edgeinfer.uplink.messages import write_ack
 from edgeinfer.uplink.selection import Selection, message_of_result
@@ -151,7 +151,11 @@ def test_all_that_a_node_says_of_itself_fits():
         compose.status("stopped", 0),
         composer(epoch="").status("degraded", 0, "the spool cannot be opened"),
         compose.meta(
-            meta(pipeline_info(), pipeline_info("yard", send="none", labels=(), snapshot=None, send_rate=2.0))
+            meta(
+                pipeline_info(),
+                pipeline_info("yard", send="none", labels=(), snapshot=None, send_rate=2.0),
+                pipeline_info("load", labels=(), values=(ValueInfo("load", "%"), ValueInfo("rest"))),
+            )
         ),
         compose.metrics(metrics()),
         compose.model(slot_model()),
