@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -30,6 +29,7 @@ from edgeinfer.cli.arguments import (
 )
 from edgeinfer.cli.page import node_with, page_of
 from edgeinfer.cli.terminal import LiveLine, closing_line, configure_logging, profile_table
+from edgeinfer.cli.threads import watch_threads
 from edgeinfer.config import (
     Config,
     PipelineConfig,
@@ -127,6 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
         Path.cwd()
     except OSError as gone:
         raise UsageError("the current folder is gone", hint="cd to one that is there") from gone
+    is_one_left = watch_threads()
     reread = None if arguments.config is None else partial(_configuration, arguments)
     with page_of(config := _configuration(arguments)) as page:
         run = _Run(node_with(page)(config, reread=reread), page, quiet=arguments.quiet)
@@ -135,8 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
             run.wait()
         except KeyboardInterrupt:
             run.interrupt()
-    if any(thread.daemon and thread.is_alive() for thread in threading.enumerate()):
-        # A read or an invoke that hangs in native code would hang, or crash, the interpreter's own shutdown.
+    if is_one_left():
         _leave(run.exit_code)
     return run.exit_code
 

@@ -7,12 +7,12 @@ import faulthandler
 import logging
 import os
 import signal
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeinfer.cli.terminal import show
+from edgeinfer.cli.threads import watch_threads
 from edgeinfer.errors import EdgeInferError
 from edgeinfer.paths import SYSTEM_FOLDER
 
@@ -70,6 +70,7 @@ def _run(arguments: argparse.Namespace) -> int:
     faulthandler.enable()  # Where every thread is, when the watchdog ends us.
     configure_logging(debug=arguments.debug)
     notifier = Notifier()
+    is_one_left = watch_threads()
     try:
         with page_of(reread()) as page:
 
@@ -86,8 +87,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return error.exit_code
     finally:
         notifier.close()
-    if any(thread.daemon and thread.is_alive() for thread in threading.enumerate()):
-        # A read or an invoke that hangs in native code would hang the interpreter's own shutdown.
+    if is_one_left():
         os._exit(0)
     return 0
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 
 import cv2
 import pytest
@@ -180,3 +182,21 @@ def test_inspect_of_an_unclear_model_shows_the_file_and_the_question(edgeinfer, 
     facts = json.loads(ran.out)
     assert "--mean" in facts["unclear"]
     assert facts["inputs"][0]["tensor"].startswith("float32[1,28,28,1]")
+
+
+CALLER = """
+import sys, threading
+from edgeinfer.cli import main
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+code = main(sys.argv[1:])
+print("back with", code)
+"""
+
+
+def test_who_calls_it_from_a_program_with_threads_of_its_own_gets_an_answer(environment, tmp_path):
+    words = ["run", "--model", "blood-cells", "--source", "synthetic://noise?frames=2", "--output", "out.jsonl"]
+    done = subprocess.run(
+        [sys.executable, "-c", CALLER, *words],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.stdout == "back with 0\n", done.stderr
