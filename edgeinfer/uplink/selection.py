@@ -93,8 +93,10 @@ def state_of(result: Result) -> Hashable:
     """What a change is a change of; places and scores do not count.
 
     Of detections: which tracks there are, and of those without a track how many of each label; so of segments, and of a
-    body. Of classes: the best.
+    body. Of classes: the best. Of an anomaly: whether it is one. Numbers differ each time: they are no change.
     """
+    if result.anomaly is not None:
+        return result.anomaly.is_anomaly
     if result.classes is not None:
         return result.classes[0].label if result.classes else None
     tracks = frozenset((found.track_id, found.label) for found in result.detections or () if found.track_id is not None)

@@ -9,7 +9,7 @@ import pytest
 from sightings import BEGAN_UNIX_NS, detection, result
 
 from edgeinfer.event import Happening
-from edgeinfer.result import Result
+from edgeinfer.result import Anomaly, Result
 from edgeinfer.uplink.selection import Selection, state_of
 
 RATES = [0.5, 2.0, 7.0, 30.0]
@@ -64,6 +64,14 @@ def test_a_place_or_a_score_is_no_change_and_a_track_is():
 def test_of_classes_the_best_counts():
     results = [result(seq, best=best) for seq, best in enumerate(["cat", "cat", "dog", "", "", "dog"])]
     assert sent(Selection("changes"), results) == [0, 2, 3, 5]
+
+
+def test_an_anomaly_that_comes_or_goes_is_a_change_and_its_score_is_none():
+    scores = [0.1, 0.2, 0.9, 0.8, 0.3]
+    results = [
+        result(number, anomaly=Anomaly(score, 0.5, is_anomaly=score > 0.5)) for number, score in enumerate(scores)
+    ]
+    assert sent(Selection("changes"), results) == [0, 2, 4]
 
 
 def test_changes_sends_an_unchanged_result_each_minute_to_show_that_it_lives():
