@@ -80,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     _mend_streams()
     _interrupt_on_signals()
+    _keep_numpy_to_one_thread()
     return _flushed(_exit_code_of(words, debug="--debug" in words))
 
 
@@ -121,6 +122,12 @@ def _interrupt_on_signals() -> None:
         if signal.getsignal(number) is signal.SIG_DFL:
             with suppress(ValueError):  # Only the main thread may.
                 signal.signal(number, _interrupt)
+
+
+def _keep_numpy_to_one_thread() -> None:
+    """Before it is loaded. The features of a window of sound are small products of matrices: threads of OpenBLAS that
+    wait for the next one spin away seven times what it takes, and the runtime lacks their cores."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -29,6 +30,17 @@ def command(*arguments: str) -> str:
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], []])
 def test_help_loads_nothing_heavy(arguments):
     assert loaded_by(command(*arguments)) & HEAVY == set()
+
+
+def test_numpy_starts_no_threads_of_its_own():
+    program = "import os\nfrom edgeinfer.cli import main\nmain(['--version'])\nimport numpy\n"
+    counting = "print(len(os.listdir('/proc/self/task')))"
+    done = subprocess.run(
+        [sys.executable, "-c", program + counting],
+        env={name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "1", done.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)
