@@ -13,6 +13,7 @@ from edgeinfer.clock import Clock
 from edgeinfer.errors import EdgeInferError
 from edgeinfer.node import Node
 from edgeinfer.pipeline import Pipeline
+from edgeinfer.service.memory import give_back
 from edgeinfer.service.notify import Notifier
 from edgeinfer.service.restarts import Restarts
 from edgeinfer.service.status import Status
@@ -25,6 +26,7 @@ SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 _LOOK_S = 1.0
 _STATUS_S = 5.0
 _STEADY_S = 600.0
+_GIVE_BACK_S = 60.0
 # For a first result; whoever has none by then is ready, too, and says so.
 _FIRST_RESULT_S = 20.0
 # Opening models and devices anew happens in the loop, and may take that long.
@@ -69,6 +71,7 @@ class Service:
         self._status = Status(self._clock)
         self._is_ready = False
         self._status_due_s = 0.0
+        self._give_back_due_s = 0.0
         self._begun_s = self._now_s()
 
     def run(self) -> None:
@@ -121,6 +124,7 @@ class Service:
             log.info("pipeline %s ended for the new configuration", pipeline.name)
         node.mend()
         self._say(node)
+        self._keep_small()
         if self._now_s() - self._begun_s >= _STEADY_S:
             self._restarts.steady()
         is_over = not node.troubles and all(each.wait(0) for each in node.pipelines)
@@ -141,6 +145,12 @@ class Service:
         elif now_s >= self._status_due_s:
             self._status_due_s = now_s + _STATUS_S
             self._notifier.tell(status=self._status.line(node))
+
+    def _keep_small(self) -> None:
+        now_s = self._now_s()
+        if now_s >= self._give_back_due_s:
+            self._give_back_due_s = now_s + _GIVE_BACK_S
+            give_back()
 
     def _reload(self, node: Node) -> None:
         self._notifier.tell(
