@@ -174,6 +174,8 @@ class Sample:
 def main() -> int:
     words = _parser().parse_args()
     choose = random.Random(words.seed)
+    # Whoever ends it ends its service and its broker, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="edgeinfer-soak-")))
         try:

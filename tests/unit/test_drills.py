@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from scripts.soak import Sample, slope_mb_h
-from tests.vm import power_cuts
-from tests.vm.machine import Ran
+from tests.vm import machine, power_cuts
+from tests.vm.machine import Machine, Ran, Sign
 from tests.vm.power_cuts import Tally, cut_rounds
 
 INSTALLED = Ran({}, "SAID 0 3\n", 0)
@@ -24,7 +24,11 @@ class Scripted:
     def __init__(self, folder, lives, drained=DRAINED) -> None:
         self.folder = folder
         self.asked: list[tuple[str, ...]] = []
-        self._outputs = [INSTALLED, *(Ran({}, life, 125) for life in lives), Ran({}, drained, 0)]
+        self._outputs = [
+            INSTALLED,
+            *(Ran({}, life, 125, hung=not life) for life in lives),
+            Ran({}, drained, 0),
+        ]
 
     def package(self):
         return self.folder
@@ -37,7 +41,7 @@ class Scripted:
 
 def rounds(folder, lives=SOUND, **words) -> tuple[Tally, Scripted]:
     machine = Scripted(folder, lives, **words)
-    return cut_rounds(machine, len(lives), seed=1), machine
+    return cut_rounds(machine, len(SOUND), seed=1), machine
 
 
 def test_lives_that_find_what_was_accepted_are_well(tmp_path):
@@ -45,6 +49,41 @@ def test_lives_that_find_what_was_accepted_are_well(tmp_path):
     assert tally.wrong == []
     assert (tally.cuts, tally.lives_with_results, tally.accepted, tally.delivered) == (3, 2, 12, 14)
     assert machine.asked[-1] == ("drain", "12")
+
+
+@pytest.mark.parametrize(
+    ("job", "within_s", "code", "hung"),
+    [
+        ("echo BEGUN", 100.0, 0, False),
+        ("exec sleep 100", 0.2, -15, True),
+        # That is a fault, and not the emulator's.
+        ("exit 1", 100.0, 1, False),
+    ],
+)
+def test_a_machine_that_gives_no_sign_is_ended(job, within_s, code, hung, tmp_path, monkeypatch):
+    program = tmp_path / "vm.sh"
+    program.write_text(f'#!/bin/sh\n[ "$1" = run ] || exit 0\n{job}\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(machine, "MACHINE", tmp_path)
+    monkeypatch.setattr(machine, "_TOOLS", ())
+    ran = Machine(tmp_path).run(program, sign=Sign("^BEGUN", within_s), seconds=100)
+    assert (ran.code, ran.hung) == (code, hung)
+
+
+def test_a_machine_that_hangs_before_the_service_is_begun_is_no_life(tmp_path):
+    tally, machine = rounds(tmp_path, [SOUND[0], "", "", *SOUND[1:]])
+    assert tally.wrong == []
+    assert (tally.cuts, tally.hung, tally.accepted) == (3, 2, 12)
+    assert "3 power cuts (2 more machines hung before the service was begun)" in str(tally)
+    assert [words[0] for words in machine.asked].count("live") == 5
+
+
+def test_machines_that_hang_as_a_rule_are_a_fault(tmp_path, monkeypatch):
+    monkeypatch.setattr(power_cuts, "_HUNG_MAX", 1)
+    tally, _ = rounds(tmp_path, ["", "", *SOUND[1:]])
+    assert tally.hung == 1
+    assert len(tally.wrong) == 1
+    assert "ended otherwise" in tally.wrong[0]
 
 
 @pytest.mark.parametrize(

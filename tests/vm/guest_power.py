@@ -1,8 +1,8 @@
 """Runs as root inside the machine of power_cuts.py: a service with a camera, a model and a broker that is away.
 
-`install` once; `live` at each boot, until the power goes; `drain` in the end, with a broker. What is said of the
-spool goes out of the machine line by line, as soon as the service says it: what was said before a cut must be true
-after it.
+`install` once; `live` at each boot, until the power goes; `drain` in the end, with a broker. Each says BEGUN before
+the service, or its package, is touched. What is said of the spool goes out of the machine line by line, as soon as the
+service says it: what was said before a cut must be true after it.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def plug_in() -> None:
 
 
 def install() -> None:
+    say("BEGUN")
     (package,) = Path("/vm/deb").glob("edgeinfer_*.deb")
     run("dpkg", "--force-unsafe-io", "--install", str(package))
     run("systemctl", "disable", UNIT)  # Begun by `live`, which is to see all of it.
@@ -87,13 +88,13 @@ def install() -> None:
 
 
 def live() -> None:
-    """Says BROKEN for what is unsound, BEGUN, RESULTS once there are some, then SAID for what is new and ALARM."""
+    """Says BROKEN for what is unsound, RESULTS once there are some, then SAID for what is new and ALARM."""
     for reason in unsound():
         say("BROKEN", reason)
     plug_in()
     begun = time.monotonic()
-    run("systemctl", "start", "--no-block", UNIT)
     say("BEGUN")
+    run("systemctl", "start", "--no-block", UNIT)
     state = wait_for_results()
     say("RESULTS", f"{time.monotonic() - begun:.1f}", state["pipelines"][0]["device"])
     told, heard = -1, 0
@@ -148,6 +149,7 @@ def drain() -> None:
     for reason in unsound():
         say("BROKEN", reason)
     plug_in()
+    say("BEGUN")
     with broker():
         run("systemctl", "start", "--no-block", UNIT)
         waited = int(sys.argv[2])

@@ -37,13 +37,23 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Sign:
+    """A line of output that a machine gives that came up; one that hangs instead is ended after `within_s`."""
+
+    on: str
+    within_s: float
+
+
+@dataclass(frozen=True)
 class Ran:
     """What came of the checks of one boot, and all that was printed. code: the script's; 124 after the time limit, 125
-    where the machine ended without the script, as after a cut."""
+    where the machine ended without the script, as after a cut; negative where it was ended by that signal. hung: it was
+    ended for want of its Sign."""
 
     results: dict[str, str]
     output: str
     code: int
+    hung: bool = False
 
 
 class Machine:
@@ -100,6 +110,7 @@ class Machine:
         layers: Mapping[str, Path] | None = None,
         root: Path | None = None,
         cut: Cut | None = None,
+        sign: Sign | None = None,
         seconds: int,
         on_line: Callable[[str], object] = lambda line: None,
     ) -> Ran:
@@ -117,7 +128,13 @@ class Machine:
             command += ["--state", str(root)]
         if cut is not None:
             command += ["--cut-on", cut.on, "--cut-after", f"{cut.after_s:.2f}"]
+        if sign is not None:
+            # What takes minutes the first time is no sign of a machine that hangs.
+            built = self._make([str(MACHINE / "vm.sh"), "build"])
+            if built.returncode:
+                raise NoMachine(f"the machine cannot be built: {built.stderr.strip()[-1000:]}")
         lines: list[str] = []
+        hung = threading.Event()
         with subprocess.Popen(
             [*command, str(script), *words],
             env=self._environment,
@@ -127,17 +144,28 @@ class Machine:
             errors="replace",
         ) as process:
             assert process.stdout is not None
-            limit = threading.Timer(BUILD_S + seconds, process.kill)
-            limit.start()
+
+            def end_hung() -> None:
+                hung.set()
+                process.terminate()
+
+            limits = [threading.Timer(BUILD_S + seconds, process.kill)]
+            if sign is not None:
+                limits.append(threading.Timer(sign.within_s, end_hung))
+            for limit in limits:
+                limit.start()
             try:
                 for line in process.stdout:
                     lines.append(line)
+                    if sign is not None and re.match(sign.on, line):
+                        limits[-1].cancel()
                     on_line(line.rstrip())
             finally:
-                limit.cancel()
+                for limit in limits:
+                    limit.cancel()
                 process.terminate()
         found = filter(None, map(CHECK_LINE.match, lines))
-        return Ran({each[1]: each[3].strip() for each in found}, "".join(lines), process.returncode)
+        return Ran({each[1]: each[3].strip() for each in found}, "".join(lines), process.returncode, hung.is_set())
 
     def _make(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         """Raises NoMachine where it takes too long."""
