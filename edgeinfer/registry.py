@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module
@@ -10,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar, cast
 
 from edgeinfer.errors import EdgeInferError, UsageError
+from edgeinfer.packages import Folders, package_folders
 from edgeinfer.words import unknown
 
 Driver = TypeVar("Driver")
@@ -45,10 +45,17 @@ class Registry(Generic[Driver]):
             raise error(f"{self.kind} {name!r} is offered by {places}", hint="uninstall all but one")
         return self._load_plugin(offers[0], error)
 
+    def package(self, name: str) -> str | None:
+        """Whose driver that is, as in `edgeinfer-example 1.2`; None where it is ours, or not clear whose."""
+        offers = [point.dist for point in self._plugins() if point.name == name]
+        if len(offers) != 1 or offers[0] is None or offers[0].read_text("METADATA") is None:
+            return None
+        return f"{offers[0].name} {offers[0].version}"
+
     def _plugins(self) -> list[EntryPoint]:
         """What other packages offer, under names that are not ours."""
         # A set: a folder that stands twice on the path, or an editable install beside it, is one offer.
-        found = {point for point in _offers(self.group, tuple(sys.path)) if point.name not in self._table}
+        found = {point for point in _offers(self.group, package_folders()) if point.name not in self._table}
         return sorted(found, key=lambda point: (point.name, point.value))
 
     def _load_ours(self, name: str, error: type[EdgeInferError]) -> Driver:
@@ -79,11 +86,8 @@ class Registry(Generic[Driver]):
 
 
 @lru_cache(maxsize=32)
-def _offers(group: str, _path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """What is installed under that path stays as it is while we run.
-
-    To look again at every opening of a source reads all packages again, and importlib keeps what it saw each time.
-    """
+def _offers(group: str, _folders: Folders) -> tuple[EntryPoint, ...]:
+    """To look at every opening of a source would read all packages again, and importlib keeps what it saw each time."""
     return tuple(entry_points(group=group))
 
 

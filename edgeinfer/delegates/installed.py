@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from importlib.metadata import PackageNotFoundError, entry_points, version
-
+from edgeinfer.packages import installed_version
 from edgeinfer.runtimes import RUNTIMES
 
 _PACKAGES = {
@@ -17,17 +15,10 @@ _PACKAGES = {
 
 def runtime_version(runtime: str) -> str | None:
     """As in `ai-edge-litert 2.3.0`; None where it is not installed."""
-    found = []
-    for package in _PACKAGES.get(runtime, ()):
-        with contextlib.suppress(PackageNotFoundError):
-            found.append(f"{package} {version(package)}")
-    if found:
-        # Several may have left their metadata where only one holds the module.
-        return ", ".join(found)
-    for point in entry_points(group=RUNTIMES.group, name=runtime):
-        if point.dist is not None:
-            return f"{point.dist.name} {point.dist.version}"
-    return None
+    packages = _PACKAGES.get(runtime, ())
+    found = [f"{package} {known}" for package in packages if (known := installed_version(package)) is not None]
+    # Several may have left their metadata where only one holds the module.
+    return ", ".join(found) if found else RUNTIMES.package(runtime)
 
 
 def runtime_versions() -> dict[str, str]:

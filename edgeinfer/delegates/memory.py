@@ -8,12 +8,12 @@ import json
 import logging
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from edgeinfer.delegates.installed import runtime_version
 from edgeinfer.durable import replace_file, sweep
+from edgeinfer.packages import installed_version
 from edgeinfer.paths import state_folder
 
 log = logging.getLogger(__name__)
@@ -78,8 +78,8 @@ class Memory:
 
 def _key(job: Mapping[str, Any]) -> bytes | None:
     """All that decides whether a trial would pass again, as bytes; None where a version is not known."""
-    installed = runtime_version(str(job["runtime"]))
-    if installed is None:
+    installed, numpy = runtime_version(str(job["runtime"])), installed_version("numpy")
+    if installed is None or numpy is None:
         return None
     known = {
         "sha256": job["sha256"],
@@ -90,7 +90,7 @@ def _key(job: Mapping[str, Any]) -> bytes | None:
         "library": job.get("library"),
         "golden": job.get("golden"),
         "version": installed,
-        "numpy": version("numpy"),
+        "numpy": numpy,
         # The state folder may be on a card that is put into another board.
         "machine": f"{platform.machine()} {platform.release()}",
     }

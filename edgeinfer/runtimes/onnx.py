@@ -14,13 +14,13 @@ import platform
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
 from edgeinfer.bundle import ModelFile
 from edgeinfer.errors import DeviceNotFound, ModelError, RuntimeFailed
+from edgeinfer.packages import installed_version
 from edgeinfer.runtimes import RuntimeOptions
 from edgeinfer.runtimes.openvino import refuse_wide_integers
 from edgeinfer.runtimes.shapes import settle_input
@@ -173,7 +173,7 @@ def _require(runtime: Any, unit: str, name: str, provider: _Provider) -> None:
 
 
 def _how_to_install(name: str, provider: _Provider) -> str:
-    installed = " ".join(package for package in _PACKAGES if _is_installed(package))
+    installed = " ".join(package for package in _PACKAGES if installed_version(package) is not None)
     instead = f"pip uninstall -y {installed} && " if installed else ""
     if platform.machine() == "aarch64" and name in _NVIDIA:
         jetson = "on a Jetson install the onnxruntime-gpu that NVIDIA builds for your JetPack"
@@ -184,14 +184,6 @@ def _how_to_install(name: str, provider: _Provider) -> str:
     also = ", and TensorRT from NVIDIA" if name == "tensorrt" else ""
     package = f"'{provider.package}'" if "[" in provider.package else provider.package
     return f"{instead}pip install {package}{also}"
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 class _Heard(logging.Handler):

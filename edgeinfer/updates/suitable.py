@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 
 from edgeinfer.board import Board
 from edgeinfer.delegates import runtime_versions
+from edgeinfer.packages import installed_version
 from edgeinfer.updates.manifest import Manifest
 
 
@@ -18,7 +18,7 @@ def reason_against(manifest: Manifest, board: Board, runtimes: Mapping[str, str]
     if manifest.runtimes and not set(manifest.runtimes) & set(installed):
         return f"it needs {' or '.join(manifest.runtimes)}, and here is {', '.join(sorted(installed)) or 'no runtime'}"
     for package, least in sorted(manifest.requires.items()):
-        found = _version_of(package)
+        found = installed_version(package)
         if found is None or numbers_of(found) < numbers_of(least.removeprefix(">=")):
             return f"it needs {package} {least}, and here is {found or 'none'}"
     return None
@@ -37,10 +37,3 @@ def numbers_of(text: str) -> tuple[int, ...]:
     while found and not found[-1]:
         found.pop()
     return tuple(found)
-
-
-def _version_of(package: str) -> str | None:
-    try:
-        return version(package)
-    except (PackageNotFoundError, ValueError):
-        return None

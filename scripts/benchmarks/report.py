@@ -7,10 +7,10 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from edgeinfer.packages import installed_version
 from scripts.benchmarks.contest import Line, Row
 from scripts.benchmarks.setting import describe_videos
 
@@ -48,7 +48,10 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
+    return {
+        "python": platform.python_version(),
+        **{name: installed_version(name) or "not installed" for name in _PACKAGES},
+    }
 
 
 def as_json(scenarios: Sequence[Scenario], on: Mapping[str, Any], rounds: int) -> dict[str, Any]:
@@ -186,10 +189,3 @@ def _cpu() -> str:
         if name.strip() in ("model name", "Model"):
             return value.strip()
     return platform.machine()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hatchling import build
 
+from edgeinfer import registry
 from edgeinfer.errors import DeviceNotFound, SourceError, UsageError
 from edgeinfer.preprocess import WHOLE
 from edgeinfer.registry import Registry
@@ -77,12 +78,32 @@ def test_finding_the_names_imports_nothing():
     assert "edgeinfer_example" not in sys.modules
 
 
-def test_what_is_installed_is_looked_up_once(installed):
+def test_what_is_installed_is_looked_up_once_and_again_when_it_changes(installed, monkeypatch):
     """A camera from a plugin may be opened again every few seconds for years."""
     SOURCES.names()
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "entry_points", lambda **_: pytest.fail("looked up once more"))
+        assert "ticker" in SOURCES.names()
     (installed / "late.dist-info").mkdir()
     (installed / "late.dist-info" / "entry_points.txt").write_text("[edgeinfer.sources]\nlate = late:Late\n")
-    assert "late" not in SOURCES.names()
+    assert "late" in SOURCES.names()
+
+
+@pytest.mark.usefixtures("installed")
+def test_whose_a_driver_is_is_known_by_name_and_version():
+    assert RUNTIMES.package("brightness") == "edgeinfer-example 1.0"
+    assert RUNTIMES.package("litert") is None
+    assert RUNTIMES.package("quantum") is None
+
+
+def test_a_package_that_does_not_say_its_version_or_is_one_of_two_is_not_named(site):
+    install(site, "first", "edgeinfer.runtimes", "npu2 = first_driver:open", "open = 1\n")
+    assert RUNTIMES.package("npu2") == "first 1.0"
+    install(site, "second", "edgeinfer.runtimes", "npu2 = second_driver:open", "open = 2\n")
+    assert RUNTIMES.package("npu2") is None
+    install(site, "third", "edgeinfer.runtimes", "npu3 = third_driver:open", "open = 3\n")
+    (site / "third-1.0.dist-info" / "METADATA").unlink()
+    assert RUNTIMES.package("npu3") is None
 
 
 def test_without_the_package_the_word_is_unknown():

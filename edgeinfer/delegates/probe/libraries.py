@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
+from edgeinfer.packages import installed_version
 from edgeinfer.runtimes.stderr import quiet_stderr
 
 log = logging.getLogger(__name__)
@@ -34,10 +34,7 @@ class Installed:
         self.python = sys.version_info[:2]
 
     def version(self, package: str) -> str | None:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return None
+        return installed_version(package)
 
     def onnx_providers(self) -> tuple[str, ...]:
         """Empty where it does not load: then no device of it is usable."""

@@ -156,7 +156,7 @@ def test_a_misspelt_unit_is_corrected(tiny):
 )
 def test_a_provider_that_is_not_built_in_is_said_with_the_command(unit, command, tiny, monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(driver, "_is_installed", lambda package: package == "onnxruntime")
+    monkeypatch.setattr(driver, "installed_version", lambda package: "1.32.0" if package == "onnxruntime" else None)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(DeviceNotFound) as refused:
         open_onnx(tiny, unit, ONE_THREAD)
@@ -177,7 +177,7 @@ def test_a_provider_that_is_not_built_in_is_said_with_the_command(unit, command,
 )
 def test_on_arm_the_command_is_another(unit, said, tiny, monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    monkeypatch.setattr(driver, "_is_installed", lambda package: False)
+    monkeypatch.setattr(driver, "installed_version", lambda package: None)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(DeviceNotFound, match=said):
         open_onnx(tiny, unit, ONE_THREAD)
