@@ -2,45 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-import numpy as np
-import numpy.typing as npt
-
-Weights = npt.NDArray[np.float64]
+Pair = tuple[int, int]
 
 
-def best_pairs(weights: Weights) -> list[tuple[int, int]]:
+def best_pairs(weights: Mapping[Pair, float]) -> list[Pair]:
     """(row, column) pairs of the greatest total weight, each row and column once at most.
 
-    weights: (rows, columns), not below 0; what has none is no pair. Exact: whatever hangs together is solved by
-    shortest augmenting paths (Jonker and Volgenant 1987), and objects that nothing else touches need none.
+    weights: above 0, of the pairs that may be; what is not there is no pair. Exact: where each row has a
+    best column of its own, these are the pairs; else whatever hangs together is solved by shortest augmenting paths
+    (Jonker and Volgenant 1987).
     """
-    if not weights.size:
-        return []
-    touching = weights > 0
-    rows, columns = touching.nonzero()
-    if not rows.size:
-        return []
-    alone = (touching.sum(axis=1)[rows] == 1) & (touching.sum(axis=0)[columns] == 1)
-    pairs = list(zip(rows[alone].tolist(), columns[alone].tolist(), strict=True))
-    if not alone.all():
-        for some_rows, some_columns in _groups(rows[~alone].tolist(), columns[~alone].tolist()):
-            pairs += _solved(weights[np.ix_(some_rows, some_columns)].tolist(), some_rows, some_columns)
+    best: dict[int, tuple[float, int]] = {}
+    for (row, column), weight in weights.items():
+        if row not in best or weight > best[row][0]:
+            best[row] = weight, column
+    if len({column for _, column in best.values()}) == len(best):
+        return [(row, column) for row, (_, column) in best.items()]
+    of_row: dict[int, list[int]] = {}
+    of_column: dict[int, list[int]] = {}
+    for row, column in weights:
+        of_row.setdefault(row, []).append(column)
+        of_column.setdefault(column, []).append(row)
+    pairs: list[Pair] = []
+    for rows, columns in _groups(of_row, of_column):
+        if len(rows) == 1 == len(columns):
+            pairs.append((rows[0], columns[0]))
+        else:
+            within = [[weights.get((row, column), 0.0) for column in columns] for row in rows]
+            pairs += _solved(within, rows, columns)
     return pairs
 
 
-def _groups(rows: list[int], columns: list[int]) -> Iterator[tuple[list[int], list[int]]]:
+def _groups(
+    of_row: Mapping[int, list[int]], of_column: Mapping[int, list[int]]
+) -> Iterator[tuple[list[int], list[int]]]:
     """Rows and columns that hang together by pairs, each group once."""
-    of_row: dict[int, list[int]] = {}
-    of_column: dict[int, list[int]] = {}
-    for row, column in zip(rows, columns, strict=True):
-        of_row.setdefault(row, []).append(column)
-        of_column.setdefault(column, []).append(row)
     left = set(of_row)
-    while left:
-        waiting = [left.pop()]
-        some_rows, some_columns = set(waiting), set[int]()
+    for first, columns in of_row.items():
+        if first not in left:
+            continue
+        if len(columns) == 1 == len(of_column[columns[0]]):
+            yield [first], columns
+            continue
+        left.discard(first)
+        waiting = [first]
+        some_rows, some_columns = {first}, set[int]()
         while waiting:
             for column in of_row[waiting.pop()]:
                 if column not in some_columns:
@@ -52,7 +60,7 @@ def _groups(rows: list[int], columns: list[int]) -> Iterator[tuple[list[int], li
         yield sorted(some_rows), sorted(some_columns)
 
 
-def _solved(weights: list[list[float]], rows: list[int], columns: list[int]) -> list[tuple[int, int]]:
+def _solved(weights: list[list[float]], rows: list[int], columns: list[int]) -> list[Pair]:
     if len(rows) > len(columns):
         turned = [list(column) for column in zip(*weights, strict=True)]
         return [(row, column) for column, row in _solved(turned, columns, rows)]

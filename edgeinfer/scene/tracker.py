@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from itertools import chain
 
+import msgspec
 import numpy as np
-import numpy.typing as npt
+from msgspec.structs import replace
 
 from edgeinfer.result import Detection
-from edgeinfer.scene.assignment import best_pairs
+from edgeinfer.scene.assignment import Pair, best_pairs
 from edgeinfer.scene.motion import Motion, Numbers
 
 # What scores less is no object to follow; between this and the pipeline's own threshold it keeps a track alive.
@@ -19,6 +20,7 @@ LOST_NS = 1_000_000_000
 # The least overlap of where a track should be with what is seen: of what scores high, of what scores low, and of what
 # was seen once only.
 _IOU_HIGH, _IOU_LOW, _IOU_NEW = 0.2, 0.5, 0.3
+_IOU_LEAST = min(_IOU_HIGH, _IOU_LOW, _IOU_NEW)
 # A track begins with what scores so much more than is needed to go on with it; what scores that high always does.
 _MORE_TO_BEGIN, _CERTAIN = 0.1, 0.8
 # Of a box that no track wants: how much of it may lie within that of an object already seen, or hold that, before it
@@ -26,15 +28,17 @@ _MORE_TO_BEGIN, _CERTAIN = 0.1, 0.8
 _WITHIN_MAX = 0.6
 # A picture without a time of its own after the one before, as of a clock that stood still.
 _LEAST_S = 1e-3
-_Index = npt.NDArray[np.int64]
+# Corners -> centre and size, and back: one call into numpy each.
+_PLACE = np.array(((0.5, 0, 0.5, 0), (0, 0.5, 0, 0.5), (-1, 0, 1, 0), (0, -1, 0, 1)))
+_CORNERS = np.array(((1, 0, -0.5, 0), (0, 1, 0, -0.5), (1, 0, 0.5, 0), (0, 1, 0, 0.5)))
 
 
-@dataclass(frozen=True, slots=True)
-class Track:
+class Track(msgspec.Struct, frozen=True, gc=False):
     """One object that is followed. id: from 1, None before it was seen twice.
 
     box_xyxy: where it was seen last, or is thought to be while it is not seen. score: of the last time.
-    seen_ns: when that was. best_score: of all times.
+    seen_ns: when that was. best_score: of all times. One is made for each object of each frame, so it is no work for
+    the garbage collector: it cannot refer to itself.
     """
 
     id: int | None
@@ -79,36 +83,36 @@ class Tracker:
         picture by its height.
         """
         self._pass_time(now_ns)
-        boxes_xyxy = np.array([each.box_xyxy for each in detections], dtype=np.float64).reshape(-1, 4)
-        boxes_xyxy[:, ::2] *= aspect
-        class_ids = np.array([each.class_id for each in detections], dtype=np.int64)
-        scores = np.array([each.score for each in detections])
-        high, low = np.flatnonzero(scores >= score_min), np.flatnonzero((scores < score_min) & (scores >= SCORE_FLOOR))
-        known = np.array([index for index, track in enumerate(self._tracks) if track.id is not None], dtype=np.int64)
-        new = np.array([index for index, track in enumerate(self._tracks) if track.id is None], dtype=np.int64)
-        overlap = self._overlaps(boxes_xyxy, class_ids)
+        boxes_xyxy = _corners(detections, aspect)
+        places = np.dot(_PLACE, boxes_xyxy)
+        overlap = self._overlaps(boxes_xyxy, places, detections)
+        high = {index for index, each in enumerate(detections) if score_min <= each.score > 0}
+        low = {index for index, each in enumerate(detections) if SCORE_FLOOR <= each.score < score_min}
+        known = {index for index, track in enumerate(self._tracks) if track.id is not None}
+        new = {index for index, track in enumerate(self._tracks) if track.id is None}
 
-        seen, high_left, known_left = _matched(overlap, scores, known, high, _IOU_HIGH)
+        pairs = _matched(overlap, detections, known, high, _IOU_HIGH)
         # Who was lost before is not found again by what may be nothing.
-        known_left = known_left[[self._tracks[index].seen_ns == self._before_ns for index in known_left]]
-        seen_low, _, _ = _matched(overlap, scores, known_left, low, _IOU_LOW)
-        seen_new, high_left, new_left = _matched(overlap, scores, new, high_left, _IOU_NEW)
-        pairs = seen + seen_low + seen_new
-        self._correct(pairs, boxes_xyxy, detections, now_ns, aspect)
+        known = {index for index in known if self._tracks[index].seen_ns == self._before_ns}
+        pairs += _matched(overlap, detections, known, low, _IOU_LOW)
+        pairs += _matched(overlap, detections, new, high, _IOU_NEW)
+        pairs.sort()  # In the order of the tracks, which is that of the motions.
+        self._correct(pairs, places, detections, now_ns, aspect)
         ids: list[int | None] = [None] * len(detections)
         for track, detection in pairs:
             ids[detection] = self._tracks[track].id
-        gone = {*new_left.tolist()}
-        gone |= {index for index, track in enumerate(self._tracks) if now_ns - track.seen_ns > LOST_NS}
-        self._keep([index for index in range(len(self._tracks)) if index not in gone])
-        certain = high_left[scores[high_left] >= min(score_min + _MORE_TO_BEGIN, _CERTAIN)]
+        gone = new | {index for index, track in enumerate(self._tracks) if now_ns - track.seen_ns > LOST_NS}
+        if gone:
+            self._keep([index for index in range(len(self._tracks)) if index not in gone])
+        begin_at = min(score_min + _MORE_TO_BEGIN, _CERTAIN)
         taken = [detection for _, detection in pairs]
         begun = []
-        for index in certain.tolist():
-            if not _is_another_view(index, np.array(taken, dtype=np.int64), boxes_xyxy, class_ids):
+        for index in sorted(high):
+            if detections[index].score >= begin_at and not _is_another_view(index, taken, boxes_xyxy, detections):
                 begun.append(index)
                 taken.append(index)
-        self._begin(np.array(begun, dtype=np.int64), boxes_xyxy, detections, now_ns)
+        if begun:
+            self._begin(begun, places, detections, now_ns)
         return ids
 
     def _pass_time(self, now_ns: int) -> None:
@@ -118,34 +122,42 @@ class Tracker:
             self._motion.predict(passed_s)
         self._now_ns = now_ns
 
-    def _overlaps(self, boxes_xyxy: Numbers, class_ids: _Index) -> Numbers:
-        """(tracks, detections) intersection over union; 0 where the classes differ."""
+    def _overlaps(self, boxes_xyxy: Numbers, places: Numbers, detections: Sequence[Detection]) -> dict[Pair, float]:
+        """Intersection over union of tracks and detections of one class, of those that overlap enough to be matched."""
         place = self._motion.place
-        half = place[:, 2:] / 2
-        mine_xyxy = np.concatenate((place[:, :2] - half, place[:, :2] + half), axis=1)[:, None]
-        inner = np.minimum(mine_xyxy[..., 2:], boxes_xyxy[:, 2:]) - np.maximum(mine_xyxy[..., :2], boxes_xyxy[:, :2])
-        shared = np.maximum(inner, 0).prod(axis=2)
-        union = place[:, 2:].prod(axis=1)[:, None] + (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(axis=1) - shared
-        same = np.array([track.class_id for track in self._tracks], dtype=np.int64)[:, None] == class_ids
-        overlap: Numbers = same * shared / np.maximum(union, 1e-12)
-        return overlap
+        corners = np.dot(_CORNERS, place)[:, :, None]
+        inner = np.minimum(corners[2:], boxes_xyxy[2:, None]) - np.maximum(corners[:2], boxes_xyxy[:2, None])
+        width, height = np.maximum(inner, 0, out=inner)
+        shared = width * height
+        both = (place[2] * place[3])[:, None] + places[2] * places[3]
+        # Of their sum, which holds what they share twice.
+        rows, columns = (shared > _IOU_LEAST / (1 + _IOU_LEAST) * both).nonzero()
+        enough = shared[rows, columns]
+        overlaps = (enough / (both[rows, columns] - enough)).tolist()
+        tracks = self._tracks
+        return {
+            (row, column): overlap
+            for row, column, overlap in zip(rows.tolist(), columns.tolist(), overlaps, strict=True)
+            if tracks[row].class_id == detections[column].class_id
+        }
 
     def _correct(
         self,
-        pairs: Sequence[tuple[int, int]],
-        boxes_xyxy: Numbers,
+        pairs: Sequence[Pair],
+        places: Numbers,
         detections: Sequence[Detection],
         now_ns: int,
         aspect: float,
     ) -> None:
         if pairs:
-            rows, picked = (np.array(side, dtype=np.int64) for side in zip(*pairs, strict=True))
-            self._motion.correct(rows, _places(boxes_xyxy[picked]))
+            columns, picked = map(list, zip(*pairs, strict=True))
+            self._motion.correct(columns, places.take(picked, axis=1))
+        tracks = self._tracks
         for index, picked_one in pairs:
-            track, found = self._tracks[index], detections[picked_one]
+            track, found = tracks[index], detections[picked_one]
             if track.id is None:
                 self._last_id += 1
-            self._tracks[index] = Track(
+            tracks[index] = Track(
                 track.id or self._last_id,
                 found.label,
                 found.class_id,
@@ -154,25 +166,21 @@ class Tracker:
                 now_ns,
                 max(track.best_score, found.score),
             )
-        seen = {index for index, _ in pairs}
-        for index in range(len(self._tracks)):
-            if index not in seen:
-                self._tracks[index] = replace(self._tracks[index], box_xyxy=self._thought_box(index, aspect))
+        if len(pairs) < len(tracks):
+            for index in set(range(len(tracks))).difference(index for index, _ in pairs):
+                tracks[index] = replace(tracks[index], box_xyxy=self._thought_box(index, aspect))
 
     def _thought_box(self, index: int, aspect: float) -> tuple[float, float, float, float]:
-        x, y, width, height = self._motion.place[index].tolist()
+        x, y, width, height = self._motion.place[:, index].tolist()
         x_min, y_min, x_max, y_max = x - width / 2, y - height / 2, x + width / 2, y + height / 2
         return x_min / aspect, y_min, x_max / aspect, y_max
 
-    def _keep(self, rows: list[int]) -> None:
-        if len(rows) < len(self._tracks):
-            self._tracks = [self._tracks[row] for row in rows]
-            self._motion.keep(rows)
+    def _keep(self, indices: list[int]) -> None:
+        self._tracks = [self._tracks[index] for index in indices]
+        self._motion.keep(indices)
 
-    def _begin(self, picked: _Index, boxes_xyxy: Numbers, detections: Sequence[Detection], now_ns: int) -> None:
-        if not picked.size:
-            return
-        self._motion.add(_places(boxes_xyxy[picked]))
+    def _begin(self, picked: list[int], places: Numbers, detections: Sequence[Detection], now_ns: int) -> None:
+        self._motion.add(places.take(picked, axis=1))
         for found in (detections[index] for index in picked):
             self._tracks.append(
                 Track(None, found.label, found.class_id, found.score, found.box_xyxy, now_ns, found.score)
@@ -180,32 +188,36 @@ class Tracker:
 
 
 def _matched(
-    overlap: Numbers, scores: Numbers, tracks: _Index, picked: _Index, iou_min: float
-) -> tuple[list[tuple[int, int]], _Index, _Index]:
-    """(track, detection) pairs that overlap by that much; the detections and the tracks that are left.
+    overlap: Mapping[Pair, float], detections: Sequence[Detection], tracks: set[int], picked: set[int], iou_min: float
+) -> list[Pair]:
+    """(track, detection) pairs that overlap by that much; they are taken out of both sets.
 
     Of several boxes on an object that which scores best counts most, and not a stray one that lies a little nearer.
     """
-    if not (tracks.size and picked.size):
-        return [], picked, tracks
-    pairs = best_pairs(np.maximum(overlap[np.ix_(tracks, picked)] - iou_min, 0) * scores[picked])
-    detections_left, tracks_left = np.ones(picked.size, dtype=bool), np.ones(tracks.size, dtype=bool)
-    for row, column in pairs:
-        tracks_left[row] = detections_left[column] = False
-    named = [(int(tracks[row]), int(picked[column])) for row, column in pairs]
-    return named, picked[detections_left], tracks[tracks_left]
+    weights = {
+        (track, detection): (iou - iou_min) * detections[detection].score
+        for (track, detection), iou in overlap.items()
+        if iou > iou_min and track in tracks and detection in picked
+    }
+    pairs = best_pairs(weights)
+    tracks.difference_update(track for track, _ in pairs)
+    picked.difference_update(detection for _, detection in pairs)
+    return pairs
 
 
-def _is_another_view(index: int, taken: _Index, boxes_xyxy: Numbers, class_ids: _Index) -> bool:
+def _is_another_view(index: int, taken: Sequence[int], boxes_xyxy: Numbers, detections: Sequence[Detection]) -> bool:
     """Whether that box lies within one of those that a track took, or the other way round."""
-    taken = taken[class_ids[taken] == class_ids[index]]
-    box, others = boxes_xyxy[index], boxes_xyxy[taken]
-    inner = np.minimum(others[:, 2:], box[2:]) - np.maximum(others[:, :2], box[:2])
-    shared = np.maximum(inner, 0).prod(axis=1)
-    smaller = np.minimum((others[:, 2:] - others[:, :2]).prod(axis=1), (box[2:] - box[:2]).prod())
+    alike = [each for each in taken if detections[each].class_id == detections[index].class_id]
+    box, others = boxes_xyxy[:, index, None], boxes_xyxy[:, alike]
+    inner = np.minimum(others[2:], box[2:]) - np.maximum(others[:2], box[:2])
+    shared = np.maximum(inner, 0).prod(axis=0)
+    smaller = np.minimum((others[2:] - others[:2]).prod(axis=0), (box[2:] - box[:2]).prod())
     return bool((shared > _WITHIN_MAX * smaller).any())
 
 
-def _places(boxes_xyxy: Numbers) -> Numbers:
-    """Corners -> centre and size."""
-    return np.concatenate(((boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2, boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]), axis=1)
+def _corners(detections: Sequence[Detection], aspect: float) -> Numbers:
+    """(4, n), in heights of the picture."""
+    numbers = chain.from_iterable([each.box_xyxy for each in detections])
+    boxes_xyxy = np.fromiter(numbers, float, 4 * len(detections)).reshape(-1, 4)
+    boxes_xyxy[:, ::2] *= aspect
+    return boxes_xyxy.T

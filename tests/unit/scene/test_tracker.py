@@ -48,6 +48,20 @@ def test_low_scores_keep_a_track_alive_and_never_begin_one():
     assert follow([[found(0.3, score=0.2)]] * 10) == [[None]] * 10
 
 
+def test_one_that_scores_low_beside_one_that_scores_high_stays_who_it_is():
+    frames = [[found(0.2, score=0.9 if number < 6 else 0.3), found(0.6)] for number in range(40)]
+    assert follow(frames)[1:] == [[1, 2]] * 39
+
+
+def test_what_scores_nothing_is_not_there():
+    tracker = Tracker()
+    ids = [
+        tracker.update([found(0.3, score=0.9 if number < 5 else 0.0)], number * 33_333_333, score_min=0.0, aspect=1.0)
+        for number in range(20)
+    ]
+    assert ids[1:] == [[1]] * 4 + [[None]] * 15
+
+
 def test_who_comes_back_within_a_second_is_the_same_and_later_another():
     present, away = [[found(0.3)]] * 5, [[]]
     assert follow(present + away * 20 + present)[-1] == [1]
