@@ -70,6 +70,23 @@ def test_every_stored_number_against_its_real_one(make_task, dtype, zero_point, 
     assert [each.score for each in found] == [round(number / 256, 5) for number in expected]
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+@pytest.mark.parametrize(("count", "max_results"), [(5, 9), (40, 9), (40, 100)], ids=["few", "many", "all of many"])
+def test_bytes_that_are_equal_are_told_by_class_id(make_task, dtype, count, max_results):
+    least = int(np.iinfo(dtype).min)
+    spec = spec_of(1, 1000, dtype=dtype, quantization=Quantization((1 / 256,), (least,)))
+    numbers = np.zeros(1000, dtype=np.int64)
+    numbers[100 : 100 + count] = 128
+    numbers[[7, 900]] = 200, 64
+    found = make_task(spec, score_min=0.25, max_results=max_results).decode(
+        ((numbers + least).astype(dtype)[None],), WHOLE
+    )
+    expected = [(7, 200), *((class_id, 128) for class_id in range(100, 100 + count)), (900, 64)][:max_results]
+    assert [(each.class_id, each.score) for each in found.classes] == [
+        (class_id, round(number / 256, 5)) for class_id, number in expected
+    ]
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1, 5), (1, 5, 1, 1), (5,), (-1, 5)])
 def test_sizes_of_one_do_not_matter(make_task, shape):
     raw = np.array([0, 0, 0, 0.9, 0.1], dtype=np.float32).reshape([max(size, 1) for size in shape])
