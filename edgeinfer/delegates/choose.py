@@ -145,7 +145,15 @@ class _Opener:
         crew = Crew() if memory is None else None
         timeout_s = self.timeout_s
         if self.is_isolated(rung):
-            return open_proven(self.file, candidate, reference, timeout_s=timeout_s, memory=memory, crew=crew)
+            return open_proven(
+                self.file,
+                candidate,
+                reference,
+                timeout_s=timeout_s,
+                memory=memory,
+                crew=crew,
+                is_alone=len(self.rungs) == 1,
+            )
         if rung.runtime != "fake":
             try_model(self.file, candidate, reference, timeout_s=timeout_s, memory=memory, crew=crew)
         try:

@@ -170,23 +170,29 @@ def open_proven(
     timeout_s: float = TIMEOUT_S,
     memory: Memory | None = None,
     crew: Crew | None = None,
+    is_alone: bool = False,
 ) -> Proven:
     """A worker that has run the model and gave what it should, warm and ready. Raises Refused.
 
     What `memory` knows is not compared again, and runs one sample only; it learns what passed. The workers of the
-    reference join the crew, but not the one that is given back.
+    reference join the crew, but not the one that is given back. is_alone: no other device could take over from it.
     """
     ran = _run_and_judge(file, candidate, reference, timeout_s, memory, crew, is_to_stay=True)
-    ran.worker.allow(run_deadline_s(ran.slowest_s))
+    ran.worker.allow(min(run_deadline_s(ran.slowest_s, is_alone=is_alone), timeout_s))
     return Proven(ran.worker, file, ran.samples[0], ran.found[0], run_s=ran.slowest_s)
 
 
-def run_deadline_s(slowest_s: float) -> float:
+def run_deadline_s(slowest_s: float, *, is_alone: bool = False) -> float:
     """How long a run may take where the slowest that was seen took that long.
 
     Ten times as long is no accident of a busy machine, nor is a second more: with a tenth of a second, or more, for a
     run that second decides, so that the next device can answer within two. Half a second is always granted.
+
+    Where no device is next, nothing answers sooner for its end: a busy machine may add ten seconds then, and two
+    seconds are always granted.
     """
+    if is_alone:
+        return max(2.0, min(10 * slowest_s, slowest_s + 10.0))
     return max(0.5, min(10 * slowest_s, slowest_s + 1.0))
 
 

@@ -67,6 +67,17 @@ def board(monkeypatch) -> Callable[..., None]:
     return with_ladder
 
 
+@pytest.mark.parametrize(("word", "is_alone"), [("cpu", False), ("litert:cpu", True)])
+def test_a_device_is_told_whether_another_could_take_over(tflite, monkeypatch, word, is_alone):
+    told = []
+    proven = choose.open_proven
+    monkeypatch.setattr(
+        choose, "open_proven", lambda *given, **more: told.append(more["is_alone"]) or proven(*given, **more)
+    )
+    open_device(tflite, word, isolate=True).close()
+    assert told == [is_alone]
+
+
 @pytest.mark.parametrize("word", ["auto", "cpu", "litert:cpu"])
 def test_a_tflite_model_runs_on_litert(tflite, word):
     runtime = open_device(tflite, word, threads=1, paced=True)

@@ -17,6 +17,7 @@ from tiny_models import tflite_model
 
 from edgeinfer.bundle import ModelFile
 from edgeinfer.bundle.load import read_model_file
+from edgeinfer.delegates import trial
 from edgeinfer.delegates.memory import Memory
 from edgeinfer.delegates.proof import Sample
 from edgeinfer.delegates.trial import Candidate, Reference, Refused, open_proven, run_deadline_s, trial_key, try_model
@@ -242,6 +243,22 @@ def test_a_deadline_is_ten_times_the_slowest_run_and_a_second_more_at_most(slowe
     assert run_deadline_s(slowest_s) == deadline_s
 
 
+@pytest.mark.parametrize(("slowest_s", "deadline_s"), [(0.001, 2), (0.3, 3), (0.5, 5), (5, 15)])
+def test_a_device_that_nothing_could_replace_is_given_longer(slowest_s, deadline_s):
+    assert run_deadline_s(slowest_s, is_alone=True) == deadline_s
+
+
+@pytest.mark.parametrize(("is_alone", "fitting_s", "expected_s"), [(False, 0.5, 0.5), (True, 2.0, 2.0), (True, 70, 60)])
+def test_a_proven_worker_may_take_as_long_as_fits_and_no_longer_than_its_proof(
+    file, monkeypatch, is_alone, fitting_s, expected_s
+):
+    allowed, asked = [], []
+    monkeypatch.setattr(isolated.Isolated, "allow", lambda worker, deadline_s: allowed.append(deadline_s))
+    monkeypatch.setattr(trial, "run_deadline_s", lambda slowest_s, **more: asked.append(more) or fitting_s)
+    open_proven(file, LITERT, Reference(file), timeout_s=60, is_alone=is_alone).close()
+    assert (allowed[-1], asked) == (expected_s, [{"is_alone": is_alone}])
+
+
 def test_the_reference_computes_at_most_once_and_only_where_it_is_needed(file, spawned, memory):
     reference = Reference(file)
     plain = Candidate("litert", "cpu", RuntimeOptions(driver={"kernels": "plain"}))
@@ -315,8 +332,11 @@ def test_another_model_driver_option_or_version_is_tried_again(file, memory, mon
         assert not memory.has({**job, key: value}), key
     from edgeinfer.delegates import memory as module
 
-    monkeypatch.setattr(module, "version", lambda package: "99.0")
-    assert not memory.has(job)
+    for asked in ("installed_version", "runtime_version"):
+        for known in ("99.0", None):
+            with monkeypatch.context() as patch:
+                patch.setattr(module, asked, lambda package, known=known: known)
+                assert not memory.has(job), (asked, known)
 
 
 def test_failures_are_not_remembered(file, memory, tmp_path):
