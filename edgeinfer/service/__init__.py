@@ -26,7 +26,7 @@ SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 _LOOK_S = 1.0
 _STATUS_S = 5.0
 _STEADY_S = 600.0
-_GIVE_BACK_S = 60.0
+_GIVE_BACK_S = 10.0
 # For a first result; whoever has none by then is ready, too, and says so.
 _FIRST_RESULT_S = 20.0
 # Opening models and devices anew happens in the loop, and may take that long.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from edgeinfer import service
 from edgeinfer.config import Config, PipelineConfig
 from edgeinfer.errors import ConfigError, ModelError
 from edgeinfer.node import Node
@@ -129,6 +130,19 @@ def test_it_ends_when_all_pipelines_have_come_to_their_ends(begin, systemd):
     systemd.hear_until("STOPPING=1")
     running.thread.join(60)
     assert running.error is None
+
+
+def test_memory_goes_back_every_ten_seconds(systemd, time, monkeypatch):
+    given_back_s = []
+    monkeypatch.setattr(service, "give_back", lambda: given_back_s.append(time.now_s))
+
+    def wait(seconds: float) -> int | None:
+        time.now_s += seconds
+        return signal.SIGTERM if time.now_s >= 1025 else None
+
+    config = Config(pipeline=(pipeline("door"),))
+    Service(lambda: Node(config, patient=True), systemd.notifier, wait=wait, clock=time.clock).run()
+    assert given_back_s == [1001, 1011, 1021]
 
 
 def test_a_reload_is_said_with_its_time_and_ends_in_ready(begin, systemd):
