@@ -85,7 +85,7 @@ def random_outputs(kind, dtype, seed):
     return tuple(specs), tuple(raw)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 2**32 - 1),
     dtype=st.sampled_from([np.float32, np.float16, np.int8, np.uint8]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeinfer.uplink.ledger import RANGES_MAX, Ledger, Span
@@ -13,7 +13,6 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(STEPS, st.integers(0, 20))
 def test_it_knows_what_a_set_knows(steps, begin):
     ledger, dealt_with, wont_come = Ledger(begin), set(range(1, begin + 1)), set()
