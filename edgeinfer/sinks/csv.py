@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 from edgeinfer.errors import OutputError
@@ -48,44 +49,36 @@ class CsvSink:
         if not self._file.is_empty:
             return
         try:
-            self._file.write(_rows([COLUMNS]))
+            self._file.write(_table([COLUMNS]))
         except OutputError:
             self._file.close()
             raise
 
     def write(self, result: Result, frame: Frame | None) -> None:
-        found = [*map(_of_detection, result.detections or ()), *map(_of_class, result.classes or ())]
-        found += [*map(_of_segment, result.segments or ()), *map(_of_keypoint, count(), result.keypoints or ())]
-        found += [*map(_of_value, result.values or ())]
-        if result.anomaly is not None:
-            found.append(_of_anomaly(result.anomaly))
-        if not found:
-            return
-        timing = result.timing_ms
-        position = "" if result.position_s is None else result.position_s
-        inferred_age_ms = "" if result.inferred_age_ms is None else result.inferred_age_ms
-        self._file.write(
-            _rows(
-                [
-                    (
-                        result.seq,
-                        result.captured_at,
-                        position,
-                        result.source.uri,
-                        *whose,
-                        *place,
-                        timing.infer,
-                        timing.age,
-                        inferred_age_ms,
-                        *more,
-                    )
-                    for whose, place, more in found
-                ]
-            )
-        )
+        self.write_many([result])
+
+    def write_many(self, results: Sequence[Result]) -> None:
+        """The same for each of them, with one call to the kernel."""
+        rows = [row for result in results for row in _rows_of(result)]
+        if rows:
+            self._file.write(_table(rows))
 
     def close(self) -> None:
         self._file.close()
+
+
+def _rows_of(result: Result) -> Iterator[tuple[object, ...]]:
+    found = [*map(_of_detection, result.detections or ()), *map(_of_class, result.classes or ())]
+    found += [*map(_of_segment, result.segments or ()), *map(_of_keypoint, count(), result.keypoints or ())]
+    found += [*map(_of_value, result.values or ())]
+    if result.anomaly is not None:
+        found.append(_of_anomaly(result.anomaly))
+    timing = result.timing_ms
+    position = "" if result.position_s is None else result.position_s
+    inferred_age_ms = "" if result.inferred_age_ms is None else result.inferred_age_ms
+    for whose, place, more in found:
+        head = (result.seq, result.captured_at, position, result.source.uri)
+        yield (*head, *whose, *place, timing.infer, timing.age, inferred_age_ms, *more)
 
 
 _Cells = tuple[tuple[object, ...], tuple[object, ...], tuple[object, object]]
@@ -121,7 +114,7 @@ def _of_anomaly(found: Anomaly) -> _Cells:
     return ("anomaly" if found.is_anomaly else "usual", "", found.score), _NOWHERE, ("", "")
 
 
-def _rows(rows: list[tuple[object, ...]]) -> bytes:
+def _table(rows: list[tuple[object, ...]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerows(rows)
     return text.getvalue().encode()

@@ -67,6 +67,19 @@ def test_lines_and_tables_go_on_where_they_are_wanted_to(tmp_path, make_result, 
     assert len(path.read_text().splitlines()) == lines
 
 
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
+def test_several_at_once_are_written_as_one_by_one(tmp_path, make_result, a_class, name):
+    results = [make_result(0), make_result(1, detections=()), make_result(2, classes=(a_class,))]
+    one_by_one, at_once = tmp_path / name, tmp_path / f"at-once-{name}"
+    with closing(open_sink(str(one_by_one), OPTIONS)) as sink:
+        for result in results:
+            sink.write(result, None)
+    with closing(open_sink(str(at_once), OPTIONS)) as sink:
+        sink.write_many(results[:2])
+        sink.write_many(results[2:])
+    assert at_once.read_bytes() == one_by_one.read_bytes() != b""
+
+
 def test_a_line_that_a_power_cut_left_unfinished_is_ended_first(tmp_path, make_result):
     path = tmp_path / "out.jsonl"
     path.write_bytes(b'{"schema":"edgeinf')
