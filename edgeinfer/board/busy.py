@@ -1,4 +1,4 @@
-"""How much of the cores' time other programs take."""
+"""How much of the cores' time other programs take, and how much nobody."""
 
 from __future__ import annotations
 
@@ -30,16 +30,43 @@ class CoreTime:
         return min(max((self.others - before.others) / total, 0.0), 1.0) if total > 0 else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class IdleTime:
+    """What all `cores` of the machine together have had to give since the start, and what nobody took, in ticks."""
+
+    cores: int
+    total: int
+    idle: int
+
+    def cores_since(self, before: IdleTime) -> float:
+        """How many cores nobody took since then, 0..cores."""
+        total = self.total - before.total
+        return self.cores * min(max((self.idle - before.idle) / total, 0.0), 1.0) if total > 0 else 0.0
+
+
+def idle_time(roots: Roots | None = None) -> IdleTime | None:
+    """Until now; None where the kernel does not say."""
+    lines = read_bytes((roots or Roots()).proc / "stat").split(b"\n")
+    columns = _columns(lines[0])
+    if len(columns) < _COLUMNS:
+        return None
+    cores = sum(line.startswith(b"cpu") for line in lines[1:])
+    return IdleTime(cores, sum(columns), sum(columns[column] for column in _IDLE))
+
+
 def core_time(roots: Roots | None = None, pid: int | None = None) -> CoreTime | None:
     """Until now. We are that process, else this one, with all that it began; None where the kernel does not say."""
     roots = roots or Roots()
-    first = read_bytes(roots.proc / "stat").split(b"\n")[0].split()
-    columns = [int(each) for each in first[1 : _COLUMNS + 1] if each.isdigit()]
+    columns = _columns(read_bytes(roots.proc / "stat").split(b"\n")[0])
     ours = _ticks_of(roots, os.getpid() if pid is None else pid)
     if len(columns) < _COLUMNS or ours is None:
         return None
     busy = sum(ticks for column, ticks in enumerate(columns) if column not in _IDLE)
     return CoreTime(sum(columns), busy - ours)
+
+
+def _columns(line: bytes) -> list[int]:
+    return [int(each) for each in line.split()[1 : _COLUMNS + 1] if each.isdigit()]
 
 
 def _ticks_of(roots: Roots, pid: int) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -72,51 +72,74 @@ class Capture:
         self._capture = capture
         self._buffers = Buffers()
         self._reading = threading.Lock()
-        self._closed = threading.Event()
+        self._is_closed = False
+        self._closing = threading.Event()
 
     @property
     def closed(self) -> bool:
-        return self._closed.is_set()
+        return self._is_closed
 
     def read(self) -> Pixels | None:
         """The next picture as a fresh array; None where there is none, or once closed."""
+        return self._with_memory(self._capture.read)
+
+    def grab(self) -> bool:
+        """The first half of `read`: decode the next picture, or pass over it. Whether there was one."""
         with self._reading:
-            pixels = None if self.closed else self._read()
-        if self.closed:
+            is_there = not self._is_closed and self._grab()
+        if self._is_closed:
             self._release_if_idle()
-        return pixels
+        return is_there
+
+    def retrieve(self) -> Pixels | None:
+        """The second half: give the picture that was decoded."""
+        return self._with_memory(self._capture.retrieve)
 
     def get(self, prop: int) -> float:
         """A property; 0 where the backend does not know it, or once closed."""
         with self._reading:
-            return 0.0 if self.closed else float(self._capture.get(prop))
+            return 0.0 if self._is_closed else float(self._capture.get(prop))
 
     def set(self, prop: int, value: float) -> bool:
         with self._reading:
-            return not self.closed and bool(self._capture.set(prop, value))
+            return not self._is_closed and bool(self._capture.set(prop, value))
 
     def wait_closed(self, seconds: float) -> bool:
         """Sleep, unless closed meanwhile: True then."""
-        return self._closed.wait(seconds)
+        return self._closing.wait(seconds)
 
     def close(self) -> None:
         """Let go now, or, when another thread reads, as soon as its call returns."""
-        self._closed.set()
+        self._is_closed = True
+        self._closing.set()
         self._release_if_idle()
 
-    def _read(self) -> Pixels | None:
+    def _with_memory(self, take: Callable[[Any], tuple[bool, Any]]) -> Pixels | None:
+        with self._reading:
+            pixels = None if self._is_closed else self._take(take)
+        if self._is_closed:
+            self._release_if_idle()
+        return pixels
+
+    def _take(self, take: Callable[[Any], tuple[bool, Any]]) -> Pixels | None:
         buffer = self._buffers.free() if _COUNTS_ARE_EXACT else None
         try:
-            there, pixels = self._capture.read(buffer)
+            there, pixels = take(buffer)
         except cv2.error:
             # An empty picture from a driver: OpenCV fails to convert it.
             return None
         if not there or pixels is None or not pixels.size:
             return None
-        picture: Pixels = pixels  # type: ignore[assignment]
+        picture: Pixels = pixels
         if picture is not buffer:
             self._buffers.keep(picture)
         return picture
+
+    def _grab(self) -> bool:
+        try:
+            return bool(self._capture.grab())
+        except cv2.error:
+            return False
 
     def _release_if_idle(self) -> None:
         # Releasing beneath a read crashes the process. The reader looks at `closed` after it let go of the lock.

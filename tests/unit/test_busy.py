@@ -1,4 +1,4 @@
-"""What other programs take of the cores, by recorded and by this machine's own figures."""
+"""What other programs take of the cores, and what nobody does, by recorded and by this machine's own figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeinfer.board.busy import CoreTime, core_time
+from edgeinfer.board.busy import CoreTime, IdleTime, core_time, idle_time
 from edgeinfer.board.roots import Roots
 
 US = 40
@@ -26,8 +26,8 @@ def proc(tmp_path) -> Path:
     return tmp_path
 
 
-def write_stat(proc: Path, line: str) -> None:
-    (proc / "stat").write_text(f"{line}\ncpu0 1 2 3\n")
+def write_stat(proc: Path, *lines: str) -> None:
+    (proc / "stat").write_text("\n".join([*lines, ""]))
 
 
 def write_process(proc: Path, number: int, parent: int, ticks: int, *, name: str = "python") -> None:
@@ -54,10 +54,21 @@ def test_the_share_is_of_the_time_between_two_looks(proc):
     assert before.others_since(before) == 0
 
 
+def test_what_nobody_takes_is_told_in_cores(proc):
+    roots = Roots(proc=proc)
+    write_stat(proc, "cpu  100 20 30 800 50 4 6 10 99 99", "cpu0 1 2 3", "cpu1 1 2 3", "intr 7")
+    before = idle_time(roots)
+    assert before == IdleTime(cores=2, total=1020, idle=850)
+    write_stat(proc, "cpu  160 20 30 820 60 4 6 20 99 99", "cpu0 1 2 3", "cpu1 1 2 3", "intr 7")
+    assert idle_time(roots).cores_since(before) == pytest.approx(2 * 30 / 100)
+    assert before.cores_since(before) == 0
+
+
 @pytest.mark.parametrize("line", ["", "cpu  1 2 3", "cpu  x y z", "cpu  100 20 30 800 50 4 6 -10 0 0"])
 def test_a_kernel_that_says_something_else_is_not_believed(proc, line):
     write_stat(proc, line)
     assert core_time(Roots(proc=proc), US) is None
+    assert idle_time(Roots(proc=proc)) is None
 
 
 def test_who_is_not_to_be_seen_knows_nothing(proc):

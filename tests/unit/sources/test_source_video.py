@@ -17,6 +17,7 @@ from edgeinfer.clock import Clock
 from edgeinfer.errors import SourceError
 from edgeinfer.frame import Frame
 from edgeinfer.sources import SourceOptions, open_source
+from edgeinfer.sources.capture import open_capture
 from edgeinfer.sources.video import VideoSource
 
 MEDIA = Path(__file__).parents[3] / "../shared/testdata/media"
@@ -163,6 +164,153 @@ for word in sys.argv[1:]:
     except SourceError as error:
         print(error)
 """
+
+
+class AtRead:
+    """A pace that wants more threads after that read, the first being 1, and finds what it is shown worth it or not."""
+
+    is_settled = False
+
+    def __init__(self, wanted_at: int, *, finds_it_worth: bool = True) -> None:
+        self._wanted_at = wanted_at
+        self._finds_it_worth = finds_it_worth
+        self.asked = 0
+        self.shown_ns: list[float] = []
+
+    def wants_more(self, begun_ns: int, decoded_ns: int, ended_ns: int) -> bool:
+        assert begun_ns <= decoded_ns <= ended_ns
+        self.asked += 1
+        return self.asked == self._wanted_at
+
+    def is_worth(self, decode_ns: float) -> bool:
+        self.shown_ns.append(decode_ns)
+        return self._finds_it_worth
+
+
+def opened_with(path: Path, pace: AtRead, open_faster) -> VideoSource:
+    capture = open_capture(str(path), cv2.CAP_FFMPEG, (cv2.CAP_PROP_N_THREADS, 1))
+    assert capture is not None
+    return VideoSource(str(path), capture, path.read_bytes()[:16], Clock(), open_faster=open_faster, pace=pace)
+
+
+@pytest.mark.parametrize("wanted_at", [1, 2, 17])
+@pytest.mark.parametrize(("name", "codec"), MADE)
+def test_with_more_threads_it_goes_on_with_the_next_frame(make_video, name: str, codec: str, wanted_at: int) -> None:
+    path = make_video(name, codec=codec, frames=100)
+    opened = []
+
+    def open_faster():
+        opened.append(open_capture(str(path), cv2.CAP_FFMPEG))
+        return opened[-1]
+
+    pace = AtRead(wanted_at)
+    source = opened_with(path, pace, open_faster)
+    slower = source._capture
+    frames = list(iter(source.read, None))
+    expected = frames_of(path)
+    assert [(frame.seq, frame.position_s) for frame in frames] == [(each.seq, each.position_s) for each in expected]
+    assert all((frame.pixels == each.pixels).all() for frame, each in zip(frames, expected, strict=True))
+    assert pace.asked == wanted_at, "it is asked no more"
+    assert len(pace.shown_ns) == 1
+    assert source._capture is opened[0]
+    assert slower.closed
+    source.close()
+    assert opened[0].closed
+
+
+def test_where_it_is_not_worth_it_or_the_end_is_near_the_first_is_read_on(make_video) -> None:
+    path = make_video(frames=40)
+    opened = []
+
+    def open_faster():
+        opened.append(open_capture(str(path), cv2.CAP_FFMPEG))
+        return opened[-1]
+
+    source = opened_with(path, AtRead(5, finds_it_worth=False), open_faster)
+    assert len(list(iter(source.read, None))) == 40
+    assert opened[0].closed
+    source.close()
+    source = opened_with(path, AtRead(9), open_faster)
+    assert len(list(iter(source.read, None))) == 40
+    assert len(opened) == 1, "a fifth of the file would have been decoded twice"
+    source.close()
+
+
+def test_a_file_is_opened_with_one_thread_and_again_where_its_pace_says_so(make_video, monkeypatch) -> None:
+    path = make_video(frames=40)
+    pace = AtRead(3)
+    monkeypatch.setattr("edgeinfer.sources.video.DecoderPace", lambda: pace)
+    source = open_source(str(path))
+    assert source._capture.get(cv2.CAP_PROP_N_THREADS) == 1
+    slower = source._capture
+    assert [frame.seq for frame in iter(source.read, None)] == list(range(40))
+    assert source._capture is not slower
+    assert slower.closed
+    source.close()
+
+
+def test_where_the_file_is_another_one_now_the_first_is_read_on(make_video) -> None:
+    path, other = make_video(frames=130), make_video("other.mp4", frames=10)
+    expected = frames_of(path)
+    opened = []
+
+    def open_faster():
+        opened.append(open_capture(str(other), cv2.CAP_FFMPEG))
+        return opened[-1]
+
+    for wanted_at in (5, 20):  # Of the other one that frame is another, or not there.
+        if wanted_at == 5:
+            writer = cv2.VideoWriter(str(other), cv2.VideoWriter.fourcc(*"mp4v"), 20.0, (64, 48))
+            for _ in range(10):
+                writer.write(np.full((48, 64, 3), 200, np.uint8))
+            writer.release()
+        source = opened_with(path, AtRead(wanted_at), open_faster)
+        frames = list(iter(source.read, None))
+        assert len(frames) == 130
+        assert all((frame.pixels == each.pixels).all() for frame, each in zip(frames, expected, strict=True))
+        assert opened[-1].closed
+        source.close()
+    source = opened_with(path, AtRead(5), lambda: None)  # Or it cannot be opened.
+    assert len(list(iter(source.read, None))) == 130
+    source.close()
+
+
+@pytest.mark.parametrize("when", ["opened", "passed over", "compared"])
+def test_closed_while_it_is_opened_with_more_threads_both_are_closed(make_video, monkeypatch, when: str) -> None:
+    path = make_video(frames=40)
+    opened = []
+    grabs = 0
+
+    def open_faster():
+        nonlocal grabs
+        faster = open_capture(str(path), cv2.CAP_FFMPEG)
+        opened.append(faster)
+        grab, retrieve = faster.grab, faster.retrieve
+
+        def counted_grab():
+            nonlocal grabs
+            grabs += 1
+            if when == "passed over":
+                source.close()
+            return grab()
+
+        def closing_retrieve():
+            picture = retrieve()
+            if when == "compared":
+                source.close()
+            return picture
+
+        faster.grab, faster.retrieve = counted_grab, closing_retrieve
+        if when == "opened":
+            source.close()
+        return faster
+
+    source = opened_with(path, AtRead(5), open_faster)
+    slower = source._capture
+    assert len(list(iter(source.read, None))) == 5
+    assert grabs == {"opened": 0, "passed over": 1, "compared": 5}[when], "nobody waits for what is closed"
+    assert slower.closed
+    assert opened[0].closed
 
 
 def test_ffmpeg_says_nothing_on_stderr(tmp_path: Path, make_video) -> None:
