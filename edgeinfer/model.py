@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from edgeinfer.clock import Clock, ClockWatch, rfc3339
 from edgeinfer.delegates import Devices, Failover, Shared, Turns, load_golden
 from edgeinfer.errors import ModelError, UsageError
 from edgeinfer.frame import Frame, Input, Window
-from edgeinfer.preprocess import Fitter, Placement
+from edgeinfer.preprocess import Fitter, LaidOut, Placement
 from edgeinfer.recurrence import Recurrence
 from edgeinfer.result import IdMaker, ModelInfo, Outcome, Result, SourceInfo, Timing, as_utf8
 from edgeinfer.runtimes import Runtime
@@ -40,11 +40,20 @@ class Identity:
     pipeline: str = "main"
 
 
+class Prepared(NamedTuple):
+    """What a model has done for a frame before its turn, in took_ns nanoseconds; see Model.prepare."""
+
+    laid_out: LaidOut
+    fitter: Fitter
+    took_ns: int
+
+
 class Answer:
     """What a model found in a frame or a window. `result` writes it out: there is time for that during the next one.
 
     Holds the frame's facts and not its picture or samples. stages_ns: monotonic times when it was taken up, fitted,
-    computed and decoded. size: width and height; of a window, its samples and their rate.
+    computed and decoded. prepared_ns: how long `prepare` took for it, before. size: width and height; of a
+    window, its samples and their rate.
     """
 
     __slots__ = (
@@ -59,6 +68,7 @@ class Answer:
         "filled",
         "outcome",
         "position_s",
+        "prepared_ns",
         "seq",
         "size",
         "stages_ns",
@@ -73,6 +83,8 @@ class Answer:
         device: str,
         stages_ns: tuple[int, int, int, int],
         clock: Clock,
+        *,
+        prepared_ns: int = 0,
     ) -> None:
         self._write_out = write_out
         self._clock = clock
@@ -93,6 +105,7 @@ class Answer:
         self.outcome = outcome
         self.device = device
         self.stages_ns = stages_ns
+        self.prepared_ns = prepared_ns
 
     def deepen(self, outcome: Outcome) -> None:
         """Take what further models made of it, just now, before anybody has asked for the result."""
@@ -110,7 +123,7 @@ class Answer:
 class Model:
     """A loaded model. Call it with a picture, or let a pipeline feed it frames; `close` it, or use `with`.
 
-    Calls from several threads wait for each other, in the order in which they came; so do all models that share a
+    Calls from several threads wait for each other, and take turns (see Turns); so do those of all models that share a
     device. score_floor: answers hold what scores that much, though it be below the bundle's score_min; for a tracker.
     """
 
@@ -130,7 +143,10 @@ class Model:
         self._clock = clock or Clock()
         self._identity = identity or Identity(node=socket.gethostname())
         self._recurrence = _recurrence(bundle, runtime)
-        self._fit = self._fit_to(bundle)
+        self._fitter = (
+            None if bundle.window is not None else Fitter(runtime.inputs[bundle.picture.index], bundle.picture)
+        )
+        self._fit = self._fit_pictures(self._fitter) if self._fitter is not None else self._fit_windows()
         self._decode = self._decoder(_with_floor(bundle, score_floor))
         self.info = ModelInfo(name=as_utf8(bundle.name), version=bundle.version, sha256=bundle.file.sha256)
         self._new_id = IdMaker(self._clock.unix_ns)
@@ -142,6 +158,11 @@ class Model:
     def device(self) -> str:
         """What it really runs on, as in `litert:cpu`."""
         return self._runtime.device
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether another model, too, takes turns at its device at this moment."""
+        return isinstance(self._runtime, Shared) and self._runtime.is_shared
 
     @property
     def state(self) -> str:
@@ -197,59 +218,85 @@ class Model:
         """The result for one frame or window of a source. Raises RuntimeFailed; UsageError once closed."""
         return self.answer(frame).result()
 
-    def answer(self, frame: Input, *, comes_back: Callable[[], bool] | None = None) -> Answer:
-        """The same, not yet written out. comes_back: asked at the end, whether the next frame is at hand; see Turns.
+    def prepare(self, frame: Input) -> Prepared | None:
+        """Do for a frame what can be done while another one is computed; for `answer`. None where there is nothing.
 
-        Raises RuntimeFailed; UsageError once closed.
+        One thread at a time may call it, without a turn: it touches none of the runtime's memory.
         """
-        self._turns.begin()
+        if self._fitter is None or not isinstance(frame, Frame):
+            return None
+        begun_ns = self._clock.monotonic_ns()
+        laid_out = self._fitter.lay_out(frame.pixels)
+        return Prepared(laid_out, self._fitter, self._clock.monotonic_ns() - begun_ns)
+
+    def answer(
+        self, frame: Input, *, prepared: Prepared | None = None, comes_back: Callable[[], bool] | None = None
+    ) -> Answer:
+        """The same, not yet written out. Raises RuntimeFailed; UsageError once closed.
+
+        prepared: what `prepare` gave for this frame; of another model, it is done anew.
+        comes_back: asked at the end, whether the next frame is at hand; None where it never is. See Turns.
+        """
+        if prepared is not None and prepared.fitter is not self._fitter:
+            prepared = None
+        keeps = False
+        self._turns.begin(may_come_back=comes_back is not None)
         try:
             if self._is_closed:
                 raise UsageError(f"the model {self.bundle.name} is closed", hint="load it again")
             taken_ns = self._clock.monotonic_ns()
-            where = self._fit(frame)
+            where = self._fit(frame, None if prepared is None else prepared.laid_out)
             fitted_ns = self._clock.monotonic_ns()
             raw = self._runtime.run()
             computed_ns = self._clock.monotonic_ns()
             outcome = self._decode(raw, where)
             done_ns = self._clock.monotonic_ns()
+            keeps = comes_back is not None and comes_back()
         finally:
-            self._turns.end(comes_back=comes_back is not None and comes_back())
+            self._turns.end(comes_back=keeps)
         return Answer(
-            self._write_out, frame, outcome, self.device, (taken_ns, fitted_ns, computed_ns, done_ns), self._clock
+            self._write_out,
+            frame,
+            outcome,
+            self.device,
+            (taken_ns, fitted_ns, computed_ns, done_ns),
+            self._clock,
+            prepared_ns=0 if prepared is None else prepared.took_ns,
         )
 
-    def _fit_to(self, bundle: Bundle) -> Callable[[Input], Placement | Fitted]:
-        """What puts a frame, or a window, into the inputs."""
-        if bundle.window is None:
-            index = bundle.picture.index
-            fitter = Fitter(self._runtime.inputs[index], bundle.picture)
-            stretch = 0
+    def _fit_pictures(self, fitter: Fitter) -> Callable[[Input, LaidOut | None], Placement]:
+        """What puts a frame into the input; of one that was laid out before, the rest of it."""
+        index = self.bundle.picture.index
+        stretch = 0
 
-            def fit_frame(frame: Input) -> Placement:
-                nonlocal stretch
-                if not isinstance(frame, Frame):
-                    raise UsageError(f"{bundle.name} takes pictures, not samples")
-                if self._recurrence is not None:
-                    # Of a camera, frames are dropped all the time: what it showed before them still tells of this one.
-                    if frame.stretch != stretch:
-                        self._recurrence.reset()
-                    self._recurrence.feed(self._runtime)
-                    stretch = frame.stretch
-                return fitter.fit(frame.pixels, self._runtime.input(index))
+        def fit_frame(frame: Input, laid_out: LaidOut | None) -> Placement:
+            nonlocal stretch
+            if not isinstance(frame, Frame):
+                raise UsageError(f"{self.bundle.name} takes pictures, not samples")
+            if self._recurrence is not None:
+                # Of a camera, frames are dropped all the time: what it showed before them still tells of this one.
+                if frame.stretch != stretch:
+                    self._recurrence.reset()
+                self._recurrence.feed(self._runtime)
+                stretch = frame.stretch
+            if laid_out is not None:
+                return fitter.place(laid_out, self._runtime.input(index))
+            return fitter.fit(frame.pixels, self._runtime.input(index))
 
-            return fit_frame
-        index, window_fitter = (
-            bundle.window.index,
-            WindowFitter(self._runtime.inputs[bundle.window.index], bundle.window),
-        )
+        return fit_frame
 
+    def _fit_windows(self) -> Callable[[Input, LaidOut | None], Fitted]:
+        """What puts a window into the inputs."""
+        window_input = self.bundle.window
+        assert window_input is not None, "a model takes pictures or windows"
+        index = window_input.index
+        window_fitter = WindowFitter(self._runtime.inputs[index], window_input)
         last_seq = -1
 
-        def fit_window(window: Input) -> Fitted:
+        def fit_window(window: Input, laid_out: LaidOut | None) -> Fitted:
             nonlocal last_seq
             if not isinstance(window, Window):
-                raise UsageError(f"{bundle.name} takes samples, not pictures")
+                raise UsageError(f"{self.bundle.name} takes samples, not pictures")
             if self._recurrence is not None:
                 # A live window may have been dropped on its way here.
                 if not window.follows or window.seq != last_seq + 1:
@@ -271,6 +318,7 @@ class Model:
     def _write_out(self, answer: Answer) -> Result:
         taken_ns, fitted_ns, computed_ns, done_ns = answer.stages_ns
         captured_ns, outcome, deepened_ns = answer.captured_ns, answer.outcome, answer.deepened_ns
+        prepared_ns = answer.prepared_ns
         return Result(
             id=self._new_id(),
             node=self._identity.node,
@@ -292,8 +340,8 @@ class Model:
             anomaly=outcome.anomaly,
             values=outcome.values,
             timing_ms=Timing(
-                wait=_ms(taken_ns - captured_ns),
-                preprocess=_ms(fitted_ns - taken_ns),
+                wait=_ms(taken_ns - captured_ns - prepared_ns),
+                preprocess=_ms(fitted_ns - taken_ns + prepared_ns),
                 infer=_ms(computed_ns - fitted_ns),
                 decode=_ms(done_ns - computed_ns),
                 age=_ms((deepened_ns or done_ns) - captured_ns),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -47,6 +48,36 @@ class Placement:
 
 WHOLE = Placement(0.0, 0.0, 1.0, 1.0)
 
+
+class LaidOut(NamedTuple):
+    """A picture as bytes in the input's size, layout and order of colours, and where it lies in there.
+
+    Where the input has one byte for a number, they are the model's numbers.
+    """
+
+    ordered: npt.NDArray[np.uint8]
+    where: Placement
+
+
+_Area = tuple[slice, slice]
+_ALL: _Area = slice(None), slice(None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Which part of a picture of that height and width goes to which part of the input, rows and columns of each.
+
+    size: width and height of that part of the input.
+    """
+
+    shape: tuple[int, ...]
+    part: _Area
+    inner: _Area
+    size: tuple[int, int]
+    interpolation: int
+    where: Placement
+
+
 # A look-up only copies bits: any dtype passes as the one of its size that OpenCV knows.
 _BITS: dict[int, type[np.generic]] = {1: np.uint8, 2: np.uint16, 4: np.int32, 8: np.float64}
 
@@ -54,11 +85,14 @@ _BITS: dict[int, type[np.generic]] = {1: np.uint8, 2: np.uint16, 4: np.int32, 8:
 class Fitter:
     """Scales, pads, orders and quantises pictures for one image input.
 
-    Three steps, none of which allocates: resize (and pad) as blue-green-red; put the colours into the model's
-    order and layout; turn each byte into the model's number. That number is `quantize((pixel - mean) / std)`,
-    a table of 256 entries per channel. A step that changes nothing is left out, and one-byte tensors are
-    worked on in the model's own memory. Where a multiplication and an addition give the very numbers of the table,
-    they take its place: they are computed for many pixels at once, a table is looked up for one by one.
+    Three steps, none of which takes memory anew for each picture: resize (and pad) as blue-green-red; put the colours
+    into the model's order and layout; turn each byte into the model's number. That number is `quantize((pixel - mean) /
+    std)`, a table of 256 entries per channel. A step that changes nothing is left out, and one-byte tensors are worked
+    on in the model's own memory. Where a multiplication and an addition give the very numbers of the table, they take
+    its place: they are computed for many pixels at once, a table is looked up for one by one.
+
+    What needs none of the model's memory `lay_out` does ahead, in memory of its own and in another thread, while the
+    model computes on the picture before; `place` does the rest.
     """
 
     def __init__(self, spec: TensorSpec, image: ImageInput) -> None:
@@ -68,8 +102,11 @@ class Fitter:
             raise ModelError(f"input {spec.name!r} has {image.channels} channels, which is not {image.colour}")
         self._image = image
         self._planar = image.layout == "nchw" and image.channels == 3
+        self._canvas_is_ordered = image.colour == "bgr" and not self._planar
         self._shape = _picture_shape(image)
         tables = _pixel_tables(spec, image)
+        self._dtype = spec.dtype
+        self._is_one_byte = spec.dtype.itemsize == 1
         self._is_identity = spec.dtype == np.uint8 and _is_cast(tables)
         self._is_shift = spec.dtype == np.int8 and bool((tables == np.arange(256) - 128).all())
         self._is_cast = spec.dtype.kind == "f" and _is_cast(tables)
@@ -80,39 +117,75 @@ class Fitter:
         self._tables = tables.view(self._bits)
         # cv2.LUT wants (1, 256, channels).
         self._table = np.ascontiguousarray(self._tables.T[None])
-        self._canvas = np.empty((image.height, image.width, 3), dtype=np.uint8)
+        self._canvas, self._canvas_ahead = (np.empty((image.height, image.width, 3), dtype=np.uint8) for _ in range(2))
         self._ordered = np.empty(self._shape, dtype=np.uint8)
+        self._free: deque[npt.NDArray[np.uint8]] = deque()
+        self._plan: _Plan | None = None
 
     def fit(self, pixels: Pixels, tensor: npt.NDArray[Any]) -> Placement:
         """Write the picture (height, width, 3) uint8 BGR into `tensor`, of the input's shape and dtype."""
-        assert tensor.flags.c_contiguous, "an input's memory is contiguous"
-        target = tensor.reshape(self._shape)
-        ordered = target.view(np.uint8) if target.itemsize == 1 else self._ordered
-        is_ordered = self._image.colour == "bgr" and not self._planar
-        canvas = ordered if is_ordered else self._canvas
-        where = self._resize(pixels, canvas)
-        if not is_ordered:
-            self._order(canvas, ordered)
+        target = self._picture_in(tensor)
+        ordered = target.view(np.uint8) if self._is_one_byte else self._ordered
+        where = self._put_in_order(pixels, ordered, self._canvas)
         self._look_up(ordered, target)
         return where
 
+    def lay_out(self, pixels: Pixels) -> LaidOut:
+        """All of `fit` that needs none of the model's memory. To be placed once: its memory is used again then.
+
+        One thread at a time may call it, beside another one that calls `place` and `fit`.
+        """
+        try:
+            ordered = self._free.pop()
+        except IndexError:
+            ordered = np.empty(self._shape, dtype=np.uint8)
+        where = self._put_in_order(pixels, ordered, self._canvas_ahead)
+        if self._is_one_byte:
+            self._look_up(ordered, ordered.view(self._dtype))
+        return LaidOut(ordered, where)
+
+    def place(self, laid_out: LaidOut, tensor: npt.NDArray[Any]) -> Placement:
+        """Do the rest: the same numbers as by `fit`."""
+        target = self._picture_in(tensor)
+        ordered = laid_out.ordered
+        if self._is_one_byte:
+            np.copyto(target.view(np.uint8), ordered)
+        else:
+            self._look_up(ordered, target)
+        self._free.append(ordered)
+        return laid_out.where
+
+    def _put_in_order(self, pixels: Pixels, ordered: npt.NDArray[np.uint8], canvas: npt.NDArray[np.uint8]) -> Placement:
+        """The first two steps, the second by way of the canvas."""
+        if self._canvas_is_ordered:
+            return self._resize(pixels, ordered)
+        where = self._resize(pixels, canvas)
+        self._order(canvas, ordered)
+        return where
+
+    def _picture_in(self, tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        assert tensor.flags.c_contiguous, "an input's memory is contiguous"
+        return tensor.reshape(self._shape)
+
     def _resize(self, pixels: Pixels, canvas: npt.NDArray[np.uint8]) -> Placement:
         """Scale into the canvas and pad what is left over, or leave out what sticks out."""
-        if self._image.fit == "crop":
-            return _crop_into(pixels, canvas)
-        height, width = canvas.shape[:2]
-        left, top, inner_width, inner_height = _inner_box(
-            self._image.fit, (pixels.shape[1], pixels.shape[0]), (width, height)
-        )
-        inner = canvas[top : top + inner_height, left : left + inner_width]
-        _resize_into(pixels, inner, cv2.INTER_LINEAR)
+        shape = pixels.shape[:2]
+        plan = self._plan
+        if plan is None or plan.shape != shape:
+            self._plan = plan = _plan(self._image, shape)
+        part, inner = pixels[plan.part], canvas[plan.inner]
+        if part.shape == inner.shape:
+            np.copyto(inner, part)
+        else:
+            _assert_in_place(cv2.resize(part, plan.size, dst=inner, interpolation=plan.interpolation), inner)
         if inner.shape != canvas.shape:
             # Each time anew: the memory may be the model's, which writes over it while it computes.
-            canvas[:top] = self._image.pad
-            canvas[top + inner_height :] = self._image.pad
-            canvas[:, :left] = self._image.pad
-            canvas[:, left + inner_width :] = self._image.pad
-        return Placement(left / width, top / height, inner_width / width, inner_height / height)
+            rows, columns = plan.inner
+            canvas[: rows.start] = self._image.pad
+            canvas[rows.stop :] = self._image.pad
+            canvas[:, : columns.start] = self._image.pad
+            canvas[:, columns.stop :] = self._image.pad
+        return plan.where
 
     def _order(self, canvas: npt.NDArray[np.uint8], ordered: npt.NDArray[np.uint8]) -> None:
         """Blue-green-red (height, width, 3) -> the model's colours and layout."""
@@ -183,35 +256,46 @@ def _is_cast(tables: npt.NDArray[Any]) -> bool:
     return bool((tables == np.arange(256)).all())
 
 
-def _inner_box(fit: str, size: tuple[int, int], room: tuple[int, int]) -> tuple[int, int, int, int]:
-    """left, top, width, height in input pixels of a picture of `size` put into `room` (both width, height)."""
-    if fit == "stretch":
-        return 0, 0, *room
-    scale = min(room[0] / size[0], room[1] / size[1])
-    width = max(1, min(room[0], round(size[0] * scale)))
-    height = max(1, min(room[1], round(size[1] * scale)))
-    return (room[0] - width) // 2, (room[1] - height) // 2, width, height
+def _plan(image: ImageInput, shape: tuple[int, ...]) -> _Plan:
+    """For pictures of that height and width."""
+    return _cropping(image, shape) if image.fit == "crop" else _filling(image, shape)
 
 
-def _crop_into(pixels: Pixels, out: npt.NDArray[np.uint8]) -> Placement:
-    """The largest centred part of the picture that has the shape of `out`, scaled to fill it."""
-    height, width = pixels.shape[:2]
-    scale = min(width / out.shape[1], height / out.shape[0])
-    inner_width = max(1, min(width, round(out.shape[1] * scale)))
-    inner_height = max(1, min(height, round(out.shape[0] * scale)))
+def _filling(image: ImageInput, shape: tuple[int, ...]) -> _Plan:
+    """The whole picture, to as much of the input as it fills."""
+    height, width = shape
+    inner_width, inner_height = image.width, image.height
+    if image.fit != "stretch":
+        scale = min(image.width / width, image.height / height)
+        inner_width = max(1, min(image.width, round(width * scale)))
+        inner_height = max(1, min(image.height, round(height * scale)))
+    left, top = (image.width - inner_width) // 2, (image.height - inner_height) // 2
+    return _Plan(
+        shape,
+        part=_ALL,
+        inner=(slice(top, top + inner_height), slice(left, left + inner_width)),
+        size=(inner_width, inner_height),
+        interpolation=cv2.INTER_LINEAR,
+        where=Placement(left / image.width, top / image.height, inner_width / image.width, inner_height / image.height),
+    )
+
+
+def _cropping(image: ImageInput, shape: tuple[int, ...]) -> _Plan:
+    """The largest centred part of the picture that has the shape of the input, to all of it."""
+    height, width = shape
+    scale = min(width / image.width, height / image.height)
+    inner_width = max(1, min(width, round(image.width * scale)))
+    inner_height = max(1, min(height, round(image.height * scale)))
     left, top = (width - inner_width) // 2, (height - inner_height) // 2
-    # Bit for bit the same on every processor: the scores of a whole picture hang on each pixel.
-    part = pixels[top : top + inner_height, left : left + inner_width]
-    _resize_into(part, out, cv2.INTER_LINEAR_EXACT)
-    return Placement(-left / inner_width, -top / inner_height, width / inner_width, height / inner_height)
-
-
-def _resize_into(pixels: npt.NDArray[Any], out: npt.NDArray[np.uint8], interpolation: int) -> None:
-    height, width = out.shape[:2]
-    if pixels.shape[:2] == (height, width):
-        np.copyto(out, pixels)
-        return
-    _assert_in_place(cv2.resize(pixels, (width, height), dst=out, interpolation=interpolation), out)
+    return _Plan(
+        shape,
+        part=(slice(top, top + inner_height), slice(left, left + inner_width)),
+        inner=(slice(0, image.height), slice(0, image.width)),
+        size=(image.width, image.height),
+        # Bit for bit the same on every processor: the scores of a whole picture hang on each pixel.
+        interpolation=cv2.INTER_LINEAR_EXACT,
+        where=Placement(-left / inner_width, -top / inner_height, width / inner_width, height / inner_height),
+    )
 
 
 def _table_into(stored: npt.NDArray[Any], table: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:

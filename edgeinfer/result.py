@@ -134,7 +134,8 @@ class SourceInfo(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Timing(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Milliseconds. `wait`: captured until taken up; `age`: captured until this result was there.
+    """Milliseconds. `wait`: captured until taken up, but for what of `preprocess` was done meanwhile; `age`: captured
+    until this result was there.
 
     `stages`: all that the further models of a cascade took, absent where there are none.
     """

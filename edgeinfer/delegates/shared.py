@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from bisect import insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,46 +18,59 @@ from edgeinfer.delegates.proof import Sample
 from edgeinfer.runtimes import Runtime
 from edgeinfer.tensor import Array
 
-# How long who always has the next frame at hand keeps a device that others wait for.
-_STINT_NS = 25_000_000
+# How much longer than others that wait for it one has had a device, who always has the next frame at hand, before it
+# is handed on.
+_STINT_NS = 50_000_000
+_REMEMBERED = 256
+_LOOK_EVERY_S = 0.1
 
 
 class Turns:
-    """A lock that is handed on in the order of asking, so that of several users each gets its share.
+    """A lock that is handed on to whoever has had it for the least time, so that of several users each gets its share;
+    of those alike, in the order of asking.
 
-    Who has the next frame at hand may say so: then the turn is theirs again for some milliseconds, before it is handed
-    on. Waking the next in line for each frame of a small model takes a good part of the time that the frame does.
+    Who has the next frame at hand may say so: then the turn is theirs again for some frames, before it is handed on.
+    Waking the next in line for each frame of a small model takes a good part of the time that the frame does, and
+    threads find their cores anew. Nobody goes on so while one waits who never does, as a camera.
     """
 
     def __init__(self, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._monotonic_ns = monotonic_ns
         self._mutex = threading.Lock()
-        self._waiting: deque[_InLine] = deque()
+        self._waiting: list[_InLine] = []
+        self._had_ns: dict[int, int] = {}
         self._is_taken = False
         self._holder = 0
-        self._since_ns = 0
+        self._charged_ns = 0
+        self._kept_until_ns = 0
 
-    def begin(self) -> None:
+    def begin(self, *, may_come_back: bool = False) -> None:
+        """may_come_back: whether `end` will ever be told so; who says no is not kept waiting by those that do."""
         me = threading.get_ident()
         with self._mutex:
             if not self._is_taken:
                 if not self._waiting:
                     self._take(me)
                     return
-                if self._is_stint_over():
-                    self._hand_on()  # Whoever had it did not come back, or too late.
-                elif self._holder == me:
+                if self._holder == me and not self._is_kept_too_long():
                     self._is_taken = True
                     return
-            mine = _InLine(me)
-            self._waiting.append(mine)
+            mine = _InLine(me, self._had_by(me), may_come_back=may_come_back)
+            insort(self._waiting, mine, key=_had_ns)
+            if not self._is_taken and (self._is_kept_too_long() or not may_come_back):
+                self._charge()
+                self._hand_on()
         self._wait(mine)
 
     def end(self, *, comes_back: bool = False) -> None:
         """comes_back: the next `begin` of this thread follows at once."""
         with self._mutex:
-            if not self._waiting or (comes_back and not self._is_stint_over()):
+            if not self._waiting:
                 self._is_taken = False
+                return
+            left_ns = self._waiting[0].had_ns + _STINT_NS - self._charge()
+            if comes_back and left_ns > 0 and all(each.may_come_back for each in self._waiting):
+                self._is_taken, self._kept_until_ns = False, self._charged_ns + left_ns
             else:
                 self._hand_on()
 
@@ -69,40 +82,70 @@ class Turns:
     ) -> None:
         self.end()
 
-    def _is_stint_over(self) -> bool:
-        return self._monotonic_ns() >= self._since_ns + _STINT_NS
+    def _had_by(self, who: int) -> int:
+        """For how long they have had it while others waited: within a stint of whoever waits and had least.
+
+        So who is new, or was away, makes up for no more than that, and pays for no more.
+        """
+        least_ns = self._waiting[0].had_ns if self._waiting else self._had_ns.get(self._holder, 0)
+        if len(self._had_ns) > _REMEMBERED:  # Threads end without a word.
+            self._had_ns = {each.who: each.had_ns for each in self._waiting}
+        return min(max(self._had_ns.get(who, least_ns), least_ns - _STINT_NS), least_ns + _STINT_NS)
+
+    def _charge(self) -> int:
+        """For how long the holder has had it by now while others waited, or it was kept for them; noted down."""
+        now_ns = self._monotonic_ns()
+        had_ns = self._had_by(self._holder) + now_ns - self._charged_ns
+        self._had_ns[self._holder], self._charged_ns = had_ns, now_ns
+        return had_ns
+
+    def _is_kept_too_long(self) -> bool:
+        """Whether the turn is free for somebody who did not come back, or too late."""
+        return self._monotonic_ns() >= self._kept_until_ns
 
     def _take(self, who: int) -> None:
         self._is_taken = True
-        self._holder, self._since_ns = who, self._monotonic_ns()
+        self._holder, self._charged_ns = who, self._monotonic_ns()
 
     def _hand_on(self) -> None:
-        first = self._waiting.popleft()
+        first = self._waiting.pop(0)
+        self._had_ns[first.who] = first.had_ns
         self._take(first.who)
         first.turn.release()
 
     def _wait(self, mine: _InLine) -> None:
         """Until the turn is handed on to us, or nobody came back for it."""
-        while not mine.turn.acquire(timeout=self._patience_s(mine)):
+        try:
+            while not mine.turn.acquire(timeout=_LOOK_EVERY_S):
+                with self._mutex:
+                    if not self._is_taken and self._waiting and self._is_kept_too_long():
+                        self._charge()
+                        self._hand_on()
+        except BaseException:  # Of a signal, as Ctrl-C is: nobody shall wait for who has gone.
             with self._mutex:
-                if not self._is_taken and self._is_stint_over() and self._waiting and self._waiting[0] is mine:
+                if mine in self._waiting:
+                    self._waiting.remove(mine)
+                elif self._waiting:
                     self._hand_on()
-
-    def _patience_s(self, mine: _InLine) -> float:
-        """Until the stints of all before us are over."""
-        with self._mutex:
-            before = self._waiting.index(mine) if mine in self._waiting else 0
-            over_ns = self._since_ns + (before + 1) * _STINT_NS - self._monotonic_ns()
-        return max(over_ns, _STINT_NS) / 1e9
+                else:
+                    self._is_taken = False
+            raise
 
 
 class _InLine:
-    """Who waits, and the lock that is let go when it is their turn: it is theirs then without having been free."""
+    """Who waits, for how long they have had the turn, and the lock that is let go when it is theirs again: it is theirs
+    then without having been free."""
 
-    def __init__(self, who: int) -> None:
+    def __init__(self, who: int, had_ns: int, *, may_come_back: bool) -> None:
         self.who = who
+        self.had_ns = had_ns
+        self.may_come_back = may_come_back
         self.turn = threading.Lock()
         self.turn.acquire()
+
+
+def _had_ns(waiting: _InLine) -> int:
+    return waiting.had_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +178,7 @@ class Shared:
         self.turns = opened.turns
         self.inputs = opened.runtime.inputs
         self.outputs = opened.runtime.outputs
+        self._opened = opened
         self._runtime = opened.runtime
         self._cores = opened.cores
         self._let_go: Callable[[], None] | None = let_go
@@ -142,6 +186,11 @@ class Shared:
     @property
     def device(self) -> str:
         return self._runtime.device
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether somebody else holds it, too."""
+        return self._opened.holders > 1
 
     @property
     def state(self) -> str:

@@ -101,8 +101,8 @@ class Meter:
 
 
 def took_ms(answer: Answer) -> float:
-    """From taken up to decoded."""
-    return (answer.stages_ns[3] - answer.stages_ns[0]) / 1e6
+    """What it took for a frame, with what was done for it ahead of its turn."""
+    return (answer.stages_ns[3] - answer.stages_ns[0] + answer.prepared_ns) / 1e6
 
 
 def p95(values_ms: deque[float]) -> float:

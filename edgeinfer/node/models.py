@@ -96,7 +96,7 @@ class Models:
     A release that waits is tried once the pipelines of its slot have given some answers, which it is held against: it
     is opened and run beside the active one, then answers from the next frame on. Before anything of it is loaded, the
     attempt is counted; so one that takes the process along comes to its end, too. It is undone where its device is lost
-    or becomes another, where a frame hangs or a pipeline fails, and where three times in a row it was slower or more
+    or becomes another, where a run hangs or a pipeline fails, and where three times in a row it was slower or more
     frames were dropped, unless other programs took the cores meanwhile; after its time it is kept. Whether there is a
     broker is not asked.
     """
@@ -510,9 +510,9 @@ class Models:
             if error is not None and not isinstance(error, (SourceError, OutputError)):
                 return f"pipeline {name} failed: {error}"
             if pipeline in left:
-                return f"pipeline {name}: a frame hung until the end"
+                return f"pipeline {name}: an inference hung until the end"
             if (hangs_s := self._hangs_s(pipeline, before)) is not None:
-                return f"pipeline {name}: a frame hangs for {hangs_s:.0f} s"
+                return f"pipeline {name}: an inference hangs for {hangs_s:.0f} s"
             if lost := meter.measure().lost:
                 return f"pipeline {name}: its device was lost {lost} times"
             expected = trial.devices.get(name)
@@ -551,7 +551,7 @@ class Models:
 
     def _hangs_s(self, pipeline: Pipeline, before: Measure | None) -> float | None:
         work = pipeline.work()
-        if work is None or not work.what.startswith("a frame"):
+        if work is None or not work.is_inference:
             return None
         for_s = (self._clock.monotonic_ns() - work.since_ns) / 1e9
         patience_s = max(_HANGS_S, 0.0 if before is None else before.p95_ms / 1e3 * _HANGS_TIMES)

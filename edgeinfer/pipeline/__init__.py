@@ -10,12 +10,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
+from edgeinfer.board.cores import give_way
 from edgeinfer.bundle import Bundle
 from edgeinfer.clock import Clock
 from edgeinfer.errors import EdgeInferError, OutputError, RuntimeFailed, SourceError
 from edgeinfer.frame import Frame, Input
 from edgeinfer.metrics import Tally
-from edgeinfer.model import Answer, Model
+from edgeinfer.model import Answer, Model, Prepared
 from edgeinfer.pipeline.capture import Capture
 from edgeinfer.pipeline.cascade import Cascade, worst_of
 from edgeinfer.pipeline.delivery import Delivery, Pending, Ready
@@ -113,10 +114,11 @@ class PipelineFacts:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a pipeline is at, and since when by the monotonic clock."""
+    """What a pipeline is at, and since when by the monotonic clock. is_inference: a frame or a window is in work."""
 
     what: str
     since_ns: int
+    is_inference: bool = False
 
 
 Look = Callable[[Input, Answer], None]
@@ -159,6 +161,8 @@ class Pipeline:
         self._takes_models = True
         self._score_min: float | None = None
         self._limits = limits or Limits()
+        max_age_ms = self._limits.max_age_ms if source.live else None
+        self._max_age_ns = None if max_age_ms is None else max_age_ms * 1e6
         self._clock = clock or Clock()
         self._profile = profile
         self._add_timing: Callable[[Timing], None] | None = None
@@ -181,9 +185,19 @@ class Pipeline:
         self._parked = threading.Event()
         self._released = threading.Event()
         self._released.set()
+        self._prepared: dict[int, Prepared] = {}
+        self._gives_way = False
+        # What a gate or a rate passes over would be prepared in vain.
+        is_each_inferred = self._reuse is None and self._rate is None
         self._handoff: Handoff = (
-            Mailbox(lambda reason: self.tally.add(f"dropped.{reason}")) if source.live else BoundedQueue()
+            Mailbox(lambda reason: self.tally.add(f"dropped.{reason}"))
+            if source.live
+            else BoundedQueue(prepare=self._prepare if is_each_inferred else None)
         )
+        # What is live shall give way, and its next frame is seldom there already. Nor does one follow at once behind
+        # what a frame may have to wait for.
+        is_at_once = is_each_inferred and cascade is None
+        self._comes_back = self._is_coming_back if is_at_once and isinstance(self._handoff, BoundedQueue) else None
         self._capture = Capture(
             source, reopen, self._handoff, self.tally, patient=self._limits.patient, clock=self._clock
         )
@@ -259,7 +273,7 @@ class Pipeline:
             return None
         busy_since_ns, opening_since_ns = self._busy_since_ns, self._capture.opening_since_ns
         if busy_since_ns is not None:
-            return Work("a frame is in work", busy_since_ns)
+            return Work(f"a {self.counted_in[:-1]} is in work", busy_since_ns, is_inference=True)
         return None if opening_since_ns is None else Work("its source is being opened", opening_since_ns)
 
     def pause(self) -> None:
@@ -533,7 +547,8 @@ class Pipeline:
 
     def _infer(self, frame: Input) -> Pending | None:
         try:
-            answer = self._model.answer(frame, comes_back=self._handoff.has_more)
+            prepared = self._prepared.pop(frame.seq, None)
+            answer = self._model.answer(frame, prepared=prepared, comes_back=self._comes_back)
             if self._cascade is not None:
                 self._cascade.deepen(answer, frame, self._model.bundle.decode.score_min, self.tally.add)
         except RuntimeFailed:
@@ -544,7 +559,7 @@ class Pipeline:
             return None
         self.tally.add("inferred")
         taken_ns, fitted_ns, computed_ns, done_ns = answer.stages_ns
-        self._stage_ns["preprocess"] += fitted_ns - taken_ns
+        self._stage_ns["preprocess"] += fitted_ns - taken_ns + answer.prepared_ns
         self._stage_ns["infer"] += computed_ns - fitted_ns
         self._stage_ns["decode"] += done_ns - computed_ns
         pending = answer if self._scene is None else self._seen(answer, frame, self._scene)
@@ -555,6 +570,27 @@ class Pipeline:
         if (look := self._look) is not None:
             look(frame, answer)
         return pending
+
+    def _prepare(self, frame: Input) -> None:
+        """By the capture's thread, which is ahead anyway."""
+        if self._model.is_shared and not self._gives_way:
+            # Whoever has its turn at the device must not wait for the sources of all others.
+            self._gives_way = True
+            give_way()
+        try:
+            prepared = self._model.prepare(frame)
+        except Exception:
+            # Unprepared, it fails where it is said to be the model's fault and not the source's.
+            log.debug("pipeline %s: frame %d cannot be prepared", self.name, frame.seq, exc_info=True)
+            return
+        if prepared is not None:
+            self._prepared[frame.seq] = prepared
+
+    def _is_coming_back(self) -> bool:
+        """Whether the next frame is taken up as soon as this one is delivered."""
+        assert isinstance(self._handoff, BoundedQueue), "a live source does not come back"
+        is_going_on = self._pace is None and self._resumed.is_set() and self._released.is_set()
+        return is_going_on and self._handoff.has_more()
 
     def _state_of_models(self) -> str:
         own = self._model.state
@@ -599,9 +635,7 @@ class Pipeline:
             )
 
     def _is_too_old(self, frame: Input) -> bool:
-        if self._limits.max_age_ms is None or not self._source.live:
-            return False
-        return self._clock.monotonic_ns() - frame.captured_ns > self._limits.max_age_ms * 1e6
+        return self._max_age_ns is not None and self._clock.monotonic_ns() - frame.captured_ns > self._max_age_ns
 
     def _look_after_source(self, last_frame_ns: int) -> int:
         """Nothing came for a while: is that a source that never delivers, a hung read, or patience?"""
@@ -609,13 +643,13 @@ class Pipeline:
         silent_s = (now_ns - max(last_frame_ns, self._capture.looked_ns)) / 1e9
         if self.tally["captured"] == 0 and not self._limits.patient:
             if silent_s > self._limits.first_frame_s:
-                raise SourceError(f"{self._source.uri} delivered no frame within {self._limits.first_frame_s:g} s")
+                raise SourceError(f"{self._source.uri} delivered nothing within {self._limits.first_frame_s:g} s")
         elif self._capture.is_lost:
             return now_ns  # Whoever is away is not silent: the patience begins with the return.
         elif silent_s > self._limits.silence_s:
             if not self._source.live:
                 # Opened again, a file would begin at its first frame.
-                raise SourceError(f"{self._source.uri} gave no frame for {self._limits.silence_s:g} s, and no end")
+                raise SourceError(f"{self._source.uri} gave nothing for {self._limits.silence_s:g} s, and no end")
             self._capture.replace_hung_read()
             return now_ns
         return last_frame_ns

@@ -204,7 +204,7 @@ def first_frame(source: Source) -> Input:
 def _next_frame(source: Source) -> Input:
     frame = source.read()
     if frame is None:
-        raise SourceError(f"{source.uri} gives no frame")
+        raise SourceError(f"{source.uri} gives nothing")
     return frame
 
 

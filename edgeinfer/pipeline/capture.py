@@ -122,7 +122,7 @@ class Capture:
             )
             return
         log.warning("%s hangs, opening it again", self._source.uri)
-        self._reason = "it gives no frame"
+        self._reason = "it gives nothing"
         self._is_lost = True
         # Lets go of the device as soon as the read does return; a camera that is held cannot be opened again.
         self._source.close()

@@ -28,7 +28,7 @@ _WRITES_REMEMBERED = 8
 # Of dropped results, so many events are kept for the next one.
 _EVENTS_LEFT_MAX = 1000
 # Of a file: how long results may gather before the sink's thread looks again.
-_NAP_S = 0.02
+_NAP_S = 0.1
 
 
 class Pending(Protocol):
@@ -74,12 +74,12 @@ class _Pace:
 class Delivery:
     """Writes results to one sink.
 
-    lossless: `put` waits for room, and results gather for some milliseconds rather than to wake the sink's thread one
-    by one. Otherwise the oldest results are dropped: where there is no room, and where the sink is so slow that all it
-    gets would be old. What is older than `max_age_ms` is dropped in any case, and counted as
-    `dropped.max_age.sink.<uri>`. What the sink refuses is counted as `failed.sink.<uri>`, and the next result is tried
-    again; what else it never got to see as `dropped.sink.<uri>`. Events go with the result in which they happened, or
-    where that is dropped with the next one, or at the end.
+    lossless: `put` waits for room, and for a sink that takes several at once results gather for a tenth of a second
+    rather than to wake its thread one by one. Otherwise the oldest results are dropped: where there is no room, and
+    where the sink is so slow that all it gets would be old. What is older than `max_age_ms` is dropped in any case, and
+    counted as `dropped.max_age.sink.<uri>`. What the sink refuses is counted as `failed.sink.<uri>`, and the next
+    result is tried again; what else it never got to see as `dropped.sink.<uri>`. Events go with the result in which
+    they happened, or where that is dropped with the next one, or at the end.
     `on_gone` is called, by the sink's thread, when the sink takes no more: its reader went away, or it failed for good.
     """
 
@@ -104,7 +104,8 @@ class Delivery:
         self._monotonic_ns = (clock or Clock()).monotonic_ns
         self._pace = _Pace()
         self._waiting: deque[_Waiting] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._is_finished = False
         self._is_hurried = False
         self._is_gone = False
@@ -144,13 +145,9 @@ class Delivery:
 
     def put(self, pending: Pending, frame: Input) -> None:
         """Hand over a result, and the picture where it is from one; may wait when lossless, but not once hurried."""
-        with self._changed:
-            if self._lossless:
-                self._changed.wait_for(
-                    lambda: len(self._waiting) < self._size or self._is_finished or self._is_hurried or self._is_gone
-                )
-            elif len(self._waiting) >= self._size:
-                self._leave_oldest("dropped.sink")
+        with self._lock:
+            if len(self._waiting) >= self._size:
+                self._make_room()
             if self._is_finished or self._is_gone:
                 self._tally.add(f"dropped.sink.{self.sink.uri}")
                 return
@@ -164,9 +161,17 @@ class Delivery:
             if not self._is_napping or len(self._waiting) > self._size // 2:
                 self._changed.notify_all()
 
+    def _make_room(self) -> None:
+        if not self._lossless:
+            self._leave_oldest("dropped.sink")
+            return
+        self._changed.wait_for(
+            lambda: len(self._waiting) < self._size or self._is_finished or self._is_hurried or self._is_gone
+        )
+
     def hurry(self) -> None:
         """The run is to end: only the frame in work is still to come, and its `put` waits for no room."""
-        with self._changed:
+        with self._lock:
             self._is_hurried = True
             self._changed.notify_all()
 
@@ -175,7 +180,7 @@ class Delivery:
 
         last: the last result there was, with events that came true by its being the last.
         """
-        with self._changed:
+        with self._lock:
             self._last = last
             self._is_finished = True
             self._changed.notify_all()
@@ -202,9 +207,9 @@ class Delivery:
 
     def _next(self) -> Sequence[_Waiting]:
         """What is to be written now; nothing at the end. All that waits, where the sink takes several at once."""
-        with self._changed:
+        with self._lock:
             self._in_hand = 0
-            if self._lossless and not self._waiting and not self.sink.wants_pixels:
+            if self._write_many is not None and not self._waiting:
                 self._nap()
             self._changed.wait_for(self._is_something_left)
             if self._is_gone or not self._waiting:
@@ -323,7 +328,7 @@ class Delivery:
 
     def _give_up(self, error: OutputError | None) -> None:
         """Take no more, and count what waits and what is in the sink's hands."""
-        with self._changed:
+        with self._lock:
             self.error = error or self.error
             self._is_gone = True
             left = len(self._waiting) + self._in_hand

@@ -30,10 +30,6 @@ class Handoff(Protocol):
         """The next frame; None when none came in time. Raises Finished at the end, or the error it ended with."""
         ...
 
-    def has_more(self) -> bool:
-        """Whether the next `get` need not wait, and follows without a pause."""
-        ...
-
     def finish(self, error: EdgeInferError | None = None) -> None:
         """No more frames will be put."""
         ...
@@ -44,18 +40,25 @@ class Handoff(Protocol):
 
 
 class BoundedQueue:
-    """For files: every frame in order; the writer waits when `size` frames are waiting."""
+    """For files: every frame in order; the writer waits when `size` frames are waiting.
 
-    def __init__(self, size: int = 2) -> None:
+    prepare: called with a frame that finds another one waiting; there is time for that then.
+    """
+
+    def __init__(self, size: int = 2, *, prepare: Callable[[Input], None] | None = None) -> None:
+        self._prepare = prepare
         # Queues of C: who waits for a frame, or for room, is woken without a line of Python in between.
         self._ready: SimpleQueue[Input | None] = SimpleQueue()
         self._room: SimpleQueue[None] = SimpleQueue()
         for _ in range(size):
             self._room.put(None)
         self._is_abandoned = False
+        self._is_ending = False
         self._error: EdgeInferError | None = None
 
     def put(self, frame: Input) -> None:
+        if self._prepare is not None and self.has_more():
+            self._prepare(frame)
         self._room.get()
         if self._is_abandoned:
             self._room.put(None)  # Nor shall the next one wait.
@@ -76,14 +79,16 @@ class BoundedQueue:
         raise Finished
 
     def has_more(self) -> bool:
-        return not self._ready.empty()
+        """Whether the next `get` has a frame without waiting, and the end is not near."""
+        return not self._is_ending and not self._ready.empty()
 
     def finish(self, error: EdgeInferError | None = None) -> None:
         self._error = error
+        self._is_ending = True
         self._ready.put(None)
 
     def abandon(self) -> None:
-        self._is_abandoned = True
+        self._is_abandoned = self._is_ending = True
         self._ready.put(None)
         self._room.put(None)
 
@@ -128,10 +133,6 @@ class Mailbox:
             if not self._is_finished:
                 return None
             raise self._error or Finished
-
-    def has_more(self) -> bool:
-        """Never: what is live shall give way, and the next frame is seldom there already."""
-        return False
 
     def delay(self, frames: int, bytes_max: int, *, lasting: bool = False) -> None:
         """From now on so many frames may wait, of so many bytes in all; beyond that the oldest gives way.

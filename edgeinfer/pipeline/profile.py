@@ -43,7 +43,7 @@ class StageTime:
 class Profile:
     """Times of stages by name, in the order in which a frame comes by. Each stage is added to by one thread.
 
-    `source` is a read, with the wait for the picture. `wait` is captured until taken up, `deliver` into the queues of
+    `source` is a read, with the wait for the picture. `wait` is as in Timing, `deliver` into the queues of
     all sinks. `write <uri>` is a sink's own, `age at <uri>` from capture until the sink has the result.
     """
 

@@ -153,7 +153,7 @@ class Again:
         self._source = self._open()
         frame = self._source.read()
         if frame is None and not self._closed.is_set():
-            raise SourceError(f"{self.uri} gives no frame")
+            raise SourceError(f"{self.uri} gives nothing")
         return frame
 
     def close(self) -> None:

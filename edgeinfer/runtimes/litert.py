@@ -94,7 +94,7 @@ class LiteRT:
     def run(self) -> tuple[Array, ...]:
         try:
             self._interpreter.invoke()
-            return tuple(self._interpreter.get_tensor(index) for index in self._output_indices)
+            return tuple([self._interpreter.get_tensor(index) for index in self._output_indices])
         except (RuntimeError, ValueError) as failure:
             raise RuntimeFailed(f"{self.device} failed to run {self._name}: {vendor_words(failure)}") from failure
 

@@ -65,7 +65,7 @@ def slowness_of(candidate: Measured, active: Measured | None, budget: Budget) ->
     if p95_ms is None and active is not None:
         p95_ms = max(SLOWER_MAX * active.p95_ms, active.p95_ms + _SPARE_MS)
     if p95_ms is not None and candidate.p95_ms > p95_ms:
-        return f"a frame takes it {candidate.p95_ms:.1f} ms (p95), at most {p95_ms:.1f} ms are allowed"
+        return f"it takes {candidate.p95_ms:.1f} ms (p95), at most {p95_ms:.1f} ms are allowed"
     load_s = budget.load_s
     if load_s is None and active is not None:
         load_s = SLOWER_MAX * active.load_s + _SPARE_S

@@ -55,7 +55,7 @@ def _trouble(vital: Vital) -> str | None:
     if vital.error is not None:
         return f"failed: {vital.error}"
     if vital.stalled_s:
-        return f"hangs: no frame taken up for {vital.stalled_s:.0f} s"
+        return f"hangs: nothing taken up for {vital.stalled_s:.0f} s"
     return vital.state if vital.state.startswith(("degraded", "down")) else None
 
 

@@ -76,7 +76,9 @@ class _NodeCollector(Collector):
 
     def _durations(self, pipelines: Sequence[PipelineState]) -> Iterator[Metric]:
         for stage in STAGES:
-            what = {"age": "Capture to result", "wait": "Capture until taken up"}.get(stage, f"Of {stage}")
+            what = {"age": "Capture to result", "wait": "Capture until taken up, without preparing"}.get(
+                stage, f"Of {stage}"
+            )
             family = HistogramMetricFamily(f"edgeinfer_{stage}_seconds", what, labels=["pipeline"])
             for each in pipelines:
                 observer = self._watch.observer(each.name)

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from edgeinfer.board import Roots, recognise_board
-from edgeinfer.board.cores import begun_on, big_cores, stay_on, usual_threads
+from edgeinfer.board.cores import begun_on, big_cores, give_way, stay_on, usual_threads
 
 BOARDS = Path(__file__).parents[1] / "boards"
 
@@ -77,3 +78,17 @@ def test_cores_that_are_gone_are_no_reason_to_stop():
     before = os.sched_getaffinity(0)
     stay_on(frozenset({4000}))
     assert os.sched_getaffinity(0) == before
+
+
+def test_a_thread_that_gives_way_comes_five_steps_behind_and_nobody_else():
+    def steps() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = steps()
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(give_way).result()
+        assert thread.submit(steps).result() == min(before + 5, 19)
+        for _ in range(5):
+            thread.submit(give_way).result()
+        assert thread.submit(steps).result() == 19
+    assert steps() == before

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import itertools
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +37,17 @@ def test_the_same_model_on_the_same_device_is_opened_once(file):
     first.input()[...] = 1
     assert second.input()[0].all()
     assert first.turns is second.turns
+
+
+def test_whether_a_device_is_shared_is_known_at_any_time(file):
+    devices = Devices()
+    first = devices.open(file, "fake")
+    assert not first.is_shared
+    second = devices.open(file, "fake")
+    assert first.is_shared
+    assert second.is_shared
+    second.close()
+    assert not first.is_shared
 
 
 @pytest.mark.parametrize("other", [{"threads": 2}, {"paced": True}, {"word": "fake:latency_ms=1"}])
@@ -114,20 +128,134 @@ def test_turns_are_given_in_the_order_of_asking():
     assert order == [0, 1, 2, 3, 4]
 
 
+class Users:
+    """Threads that take turns as a test says, by a clock of its own; `order` has who had it."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+        self.turns = Turns(lambda: self.now_ns)
+        self.order: list[str] = []
+        self._may_end: dict[str, threading.Event] = {}
+        self._on: dict[str, ThreadPoolExecutor] = {}
+
+    def ask(self, name: str) -> None:
+        """In a thread that is always the same for that name; goes on once it stands in line, or has it."""
+        waiting, had = len(self.turns._waiting), len(self.order)
+        self._may_end[name] = may_end = threading.Event()
+
+        def take() -> None:
+            self.turns.begin()
+            self.order.append(name)
+            assert may_end.wait(10)
+            self.turns.end()
+
+        self._on.setdefault(name, ThreadPoolExecutor(1)).submit(take)
+        wait_until(lambda: len(self.turns._waiting) > waiting or len(self.order) > had)
+
+    def end(self, after_ms: float) -> None:
+        """Whoever has it gives it back after that time; goes on once the next one has it."""
+        had, is_waited_for = len(self.order), bool(self.turns._waiting)
+        self.now_ns += round(after_ms * 1e6)
+        self._may_end[self.order[-1]].set()
+        wait_until(lambda: len(self.order) > had if is_waited_for else not self.turns._is_taken)
+
+    def take_turns(self, turns: int) -> None:
+        """Of 10 ms each; whoever had it asks again."""
+        for _ in range(turns):
+            had_it = self.order[-1]
+            self.end(10)
+            self.ask(had_it)
+
+    def close(self) -> None:
+        """Let all who wait have their turn."""
+        while self.turns._waiting:
+            self.end(10)
+        self.end(10)
+        for thread in self._on.values():
+            thread.shutdown()
+
+
+def wait_until(holds) -> None:
+    deadline_s = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
+
+
+def test_whoever_has_had_it_for_the_least_time_is_next():
+    users = Users()
+    for name in "abc":
+        users.ask(name)
+    users.end(20)
+    users.ask("a")
+    users.end(2)
+    users.ask("b")
+    users.end(3)
+    users.ask("c")
+    assert users.order == ["a", "b", "c", "b"], "a asked before b, and has had 20 ms of it"
+    users.end(2)
+    users.close()
+    assert users.order == ["a", "b", "c", "b", "c", "a"]
+
+
+@pytest.mark.parametrize(("name", "turns"), [("c", {6, 7}), ("new", {4, 5})])
+def test_who_was_away_makes_up_for_no_more_than_a_stint(name, turns):
+    users = Users()
+    for each in "cab":
+        users.ask(each)
+    users.end(10)
+    users.take_turns(20)  # The other two.
+    users.ask(name)
+    seen = len(users.order)
+    users.take_turns(12)
+    users.close()
+    assert users.order[seen : seen + 12].count(name) in turns, "a third of twelve, and some more for 50 ms"
+
+
+def test_who_had_it_for_long_among_others_who_are_gone_does_not_pay_for_that():
+    users = Users()
+    users.ask("c")
+    users.ask("a")
+    users.take_turns(80)
+    users.end(10)
+    users.end(10)  # Each has had 400 ms.
+    for name in "xyzc":
+        users.ask(name)
+    seen = len(users.order)
+    users.take_turns(24)
+    users.close()
+    assert users.order[seen : seen + 24].count("c") >= 1
+
+
+def test_what_is_remembered_of_threads_that_have_ended_is_bounded(monkeypatch):
+    turns = Turns()
+    idents = itertools.count()
+    never_again = SimpleNamespace(get_ident=lambda: next(idents), Lock=threading.Lock)
+    monkeypatch.setattr("edgeinfer.delegates.shared.threading", never_again)
+    for _ in range(600):
+        turns.begin()
+        other = InLine(turns)
+        turns.end()
+        other.join()
+    assert len(turns._had_ns) <= 300
+
+
 class InLine:
     """A thread that waits for its turn, once it stands in line."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: Turns, *, may_come_back: bool = True) -> None:
         self.had_it = threading.Event()
         self._turns = turns
-        self._thread = threading.Thread(target=self._take)
+        self._may_come_back = may_come_back
+        self._thread = threading.Thread(target=self._take, daemon=True)
+        waiting = len(turns._waiting)
         self._thread.start()
-        while not turns._waiting and not self.had_it.is_set():
-            pass
+        wait_until(lambda: len(turns._waiting) > waiting or self.had_it.is_set())
 
     def _take(self) -> None:
-        with self._turns:
-            self.had_it.set()
+        self._turns.begin(may_come_back=self._may_come_back)
+        self.had_it.set()
+        self._turns.end()
 
     def join(self) -> None:
         self._thread.join(10)
@@ -139,14 +267,87 @@ def test_who_comes_back_at_once_keeps_the_turn_for_a_stint_and_no_longer():
     turns = Turns(lambda: now_ns[0])
     turns.begin()
     other = InLine(turns)
-    for _ in range(3):
-        now_ns[0] += 5_000_000
+    for _ in range(4):
+        now_ns[0] += 10_000_000
         turns.end(comes_back=True)
         assert not other.had_it.is_set()
         turns.begin()
     now_ns[0] += 10_000_000
     turns.end(comes_back=True)
     other.join()
+
+
+def test_who_never_comes_back_is_not_kept_waiting_by_one_who_does():
+    turns = Turns(lambda: 0)
+    turns.begin(may_come_back=True)
+    others = [InLine(turns), InLine(turns, may_come_back=False)]
+    turns.end(comes_back=True)
+    for other in others:
+        other.join()
+
+
+def test_what_lies_between_two_frames_of_one_who_keeps_it_counts_as_theirs():
+    now_ns = [0]
+    turns = Turns(lambda: now_ns[0])
+    turns.begin(may_come_back=True)
+    other = InLine(turns)
+    for _ in range(4):
+        now_ns[0] += 1_000_000
+        turns.end(comes_back=True)
+        assert not other.had_it.is_set()
+        now_ns[0] += 11_000_000
+        turns.begin(may_come_back=True)
+    now_ns[0] += 2_000_000
+    turns.end(comes_back=True)  # After 50 ms.
+    other.join()
+
+
+def test_who_never_comes_back_gets_at_once_what_is_only_kept():
+    turns = Turns(lambda: 0)
+    turns.begin(may_come_back=True)
+    others = [InLine(turns)]
+    turns.end(comes_back=True)
+    others.append(InLine(turns, may_come_back=False))
+    for other in others:
+        other.join()
+
+
+def test_who_is_interrupted_while_waiting_is_waited_for_by_nobody(monkeypatch):
+    class Interrupted(Exception):
+        pass
+
+    class Lock:
+        def acquire(self, timeout=None):
+            if timeout is not None:
+                raise Interrupted
+
+    turns = Turns()
+    turns.begin()
+    with monkeypatch.context() as patched:
+        patched.setattr("edgeinfer.delegates.shared._InLine.__init__", interrupted_init(Lock))
+        failed = []
+
+        def ask():
+            try:
+                turns.begin()
+            except Interrupted:
+                failed.append(1)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join(10)
+    assert failed
+    assert turns._waiting == []
+    other = InLine(turns)
+    turns.end()
+    other.join()
+
+
+def interrupted_init(lock):
+    def init(self, who, had_ns, *, may_come_back):
+        self.who, self.had_ns, self.may_come_back, self.turn = who, had_ns, may_come_back, lock()
+
+    return init
 
 
 def test_who_does_not_say_so_hands_it_on_at_once():
@@ -169,7 +370,7 @@ def test_who_comes_back_too_late_stands_in_line_again():
     now_ns, order = [0], []
     turns = Turns(lambda: now_ns[0])
     turns.begin()
-    other = threading.Thread(target=lambda: (turns.begin(), order.append("other"), turns.end()))
+    other = threading.Thread(target=lambda: (turns.begin(may_come_back=True), order.append("other"), turns.end()))
     other.start()
     while not turns._waiting:
         pass

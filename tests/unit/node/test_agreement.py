@@ -11,7 +11,7 @@ from edgeinfer.clock import Clock
 from edgeinfer.frame import Frame
 from edgeinfer.metrics import Tally
 from edgeinfer.node.agreement import Agreement, iou
-from edgeinfer.node.judge import Measure, Meter, fault_of, is_excused
+from edgeinfer.node.judge import Measure, Meter, fault_of, is_excused, took_ms
 from edgeinfer.node.shadow import Shadow, in_words
 from edgeinfer.result import Classification, Detection, Outcome
 
@@ -106,8 +106,12 @@ class Candidate:
 
 
 class Found:
-    def __init__(self, outcome: Outcome, stages_ns: tuple[int, int, int, int]) -> None:
-        self.outcome, self.stages_ns = outcome, stages_ns
+    def __init__(self, outcome: Outcome, stages_ns: tuple[int, int, int, int], prepared_ns: int = 0) -> None:
+        self.outcome, self.stages_ns, self.prepared_ns = outcome, stages_ns, prepared_ns
+
+
+def test_what_was_done_ahead_counts_as_what_a_frame_took():
+    assert took_ms(Found(objects(), (1_000_000, 2_000_000, 3_000_000, 5_000_000), prepared_ns=500_000)) == 4.5
 
 
 @pytest.mark.parametrize(

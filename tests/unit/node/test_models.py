@@ -313,7 +313,7 @@ def test_on_a_device_that_only_one_can_have_frames_wait_in_order(
 ):
     word = "fake:exclusive=1"
     seen: list[int] = []
-    node = started(device=word, source=LIVE.replace("fps=50", "fps=25"))
+    node = started(device=word, source=LIVE.replace("fps=50", "fps=12"))
     usual = usual_version(node)
     deliver = node.pipelines[0]._deliver
     monkeypatch.setattr(
@@ -323,7 +323,7 @@ def test_on_a_device_that_only_one_can_have_frames_wait_in_order(
     open_model = Node.open_model
 
     def slowly(self, pipeline, word):
-        time.sleep(0.4)  # Ten frames come meanwhile.
+        time.sleep(0.8)  # Ten frames come meanwhile.
         return open_model(self, pipeline, word)
 
     monkeypatch.setattr(Node, "open_model", slowly)

@@ -373,6 +373,20 @@ def test_results_of_a_file_come_together_and_those_of_a_camera_one_by_one(lossle
     assert tally["written.sink.ledger:"] == 5
 
 
+def test_a_sink_that_takes_results_one_by_one_of_a_file_gets_each_at_once():
+    """The page, for one: its pictures would come in bursts."""
+    sink = MemorySink()
+    delivery, _ = delivery_to(sink, lossless=True)
+    naps = []
+    delivery._nap = lambda: naps.append(1)
+    for number in range(5):
+        delivery.put(Ready(number), FRAME)
+    delivery.finish()
+    assert delivery.join(5)
+    assert list(sink) == list(range(5))
+    assert naps == []
+
+
 def test_results_of_a_file_that_cannot_be_written_together_are_all_counted():
     class Full(Ledger):
         def write_many(self, results):

@@ -50,6 +50,18 @@ def test_the_queue_makes_the_writer_wait_and_keeps_every_frame_in_order():
     writer.join()
 
 
+def test_a_frame_is_prepared_only_while_another_one_waits():
+    prepared: list[int] = []
+    queue = BoundedQueue(prepare=lambda frame: prepared.append(frame.seq))
+    queue.put(frame(0))
+    assert prepared == [], "whoever waits for it shall not wait longer"
+    queue.put(frame(1))
+    assert prepared == [1]
+    assert [queue.get().seq for _ in range(2)] == [0, 1]
+    queue.put(frame(2))
+    assert prepared == [1]
+
+
 def test_what_was_put_before_an_error_comes_before_the_error():
     queue = BoundedQueue()
     queue.put(frame(0))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import os
 import threading
 
 import numpy as np
@@ -81,6 +83,203 @@ def test_every_frame_of_a_file_is_inferred_once_and_in_order(make_model):
     best = results[0].classes[0]
     assert (best.label, best.class_id, best.score) == ("b", 1, pytest.approx(200 / 256, abs=1e-4))
     assert (results[0].node, results[0].pipeline, results[0].device) == ("node", "pipe", "fake")
+
+
+class Counting:
+    """A file's frames, and how many were read."""
+
+    live = False
+
+    def __init__(self, frames: int) -> None:
+        self._source = open_source(f"synthetic://noise?frames={frames}&width=64&height=48")
+        self.count = 0
+        self.is_there = threading.Condition()
+
+    def __getattr__(self, name):
+        return getattr(self._source, name)
+
+    def read(self):
+        frame = self._source.read()
+        with self.is_there:
+            self.count += 1
+            self.is_there.notify_all()
+        return frame
+
+    def wait_for(self, count):
+        with self.is_there:
+            assert self.is_there.wait_for(lambda: self.count >= count, 10)
+
+
+def preparations(model):
+    """Which frames a model prepares, by their numbers, as it goes on."""
+    seen = []
+    prepare = model.prepare
+
+    def watched(frame):
+        seen.append(frame.seq)
+        return prepare(frame)
+
+    model.prepare = watched
+    return seen
+
+
+def spoilt_preparations(model):
+    """What is prepared is spoilt: a run that makes use of it has other inputs."""
+    prepare = model.prepare
+
+    def spoilt(frame):
+        prepared = prepare(frame)
+        prepared.laid_out.ordered[:] = 7
+        return prepared
+
+    model.prepare = spoilt
+
+
+def held_up(runtime, source):
+    """Makes each run wait until the source is two frames ahead, so that the capture finds one waiting."""
+    make_outputs, runs = runtime._make_outputs, iter(range(1000))
+
+    def slow(inputs):
+        source.wait_for(min(next(runs) + 3, 12))
+        return make_outputs(inputs)
+
+    runtime._make_outputs = slow
+
+
+def test_frames_of_a_file_that_wait_are_prepared_meanwhile_with_the_same_results(make_model):
+    plain, ahead = make_model(), make_model()
+    source = Counting(12)
+    seen = preparations(ahead[0])
+    held_up(ahead[1], source)
+    sinks = MemorySink(), MemorySink()
+    Pipeline(plain[0], open_source("synthetic://noise?frames=12&width=64&height=48"), [sinks[0]]).run()
+    pipeline = Pipeline(ahead[0], source, [sinks[1]])
+    report = pipeline.run()
+    assert seen
+    assert set(seen) < set(range(12)), "the first one finds nobody waiting"
+    assert ahead[1].seen == plain[1].seen, "the inputs, bit for bit"
+    assert (report.frames, report.error) == (12, None)
+    assert pipeline._prepared == {}, "nothing is kept of what is done"
+    assert report.stage_ms["preprocess"] == pytest.approx(
+        sum(result.timing_ms.preprocess for result in sinks[1]) / 12, abs=0.002
+    )
+    for result in sinks[1]:
+        timing = result.timing_ms
+        assert timing.age == pytest.approx(timing.wait + timing.preprocess + timing.infer + timing.decode, abs=0.01)
+
+
+def asked_whether_it_comes_back(model, look=lambda: None):
+    """What the pipeline says to that, frame by frame: None where it never does."""
+    said = []
+    answer = model.answer
+
+    def watched(frame, *, prepared=None, comes_back=None):
+        look()
+        said.append(None if comes_back is None else comes_back())
+        return answer(frame, prepared=prepared, comes_back=comes_back)
+
+    model.answer = watched
+    return said
+
+
+@pytest.mark.parametrize("is_slowed", [False, True])
+def test_a_file_keeps_a_shared_device_while_its_next_frame_is_there_and_it_goes_on(make_model, is_slowed):
+    model, _ = make_model()
+    source = Counting(12)
+    said = asked_whether_it_comes_back(model, lambda: source.wait_for(min(len(said) + 3, 12)))
+    pipeline = Pipeline(model, source, [MemorySink()])
+    if is_slowed:
+        pipeline.set_rate(1000, "it is hot")
+    pipeline.run()
+    assert said[0] is (not is_slowed)
+    assert not (is_slowed and any(said))
+
+
+@pytest.mark.parametrize("held_up_by", [{"gate": MotionGate()}, {"limits": Limits(rate_fps=1000)}])
+def test_nobody_comes_back_at_once_behind_a_gate_or_a_rate(make_model, held_up_by):
+    model, _ = make_model()
+    said = asked_whether_it_comes_back(model)
+    Pipeline(model, Counting(12), [MemorySink()], **held_up_by).run()
+    assert set(said) == {None}
+
+
+def test_a_camera_never_comes_back_at_once(make_model):
+    model, _ = make_model()
+    said = asked_whether_it_comes_back(model)
+    Pipeline(model, open_source("synthetic://noise?fps=100&live=1"), [MemorySink()], limits=Limits(frames=3)).run()
+    assert said == [None] * 3
+
+
+def test_what_was_prepared_is_what_the_model_computes_on(make_model):
+    plain, spoilt = make_model(), make_model()
+    source = Counting(12)
+    spoilt_preparations(spoilt[0])
+    held_up(spoilt[1], source)
+    Pipeline(plain[0], open_source("synthetic://noise?frames=12&width=64&height=48"), [MemorySink()]).run()
+    Pipeline(spoilt[0], source, [MemorySink()]).run()
+    others = [seen for seen, other in zip(spoilt[1].seen, plain[1].seen, strict=True) if seen != other]
+    assert len(others) > 1
+    assert len(set(others)) == 1
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_the_source_gives_way_where_the_device_is_shared(make_model, monkeypatch, is_shared):
+    model, runtime = make_model()
+    monkeypatch.setattr(Model, "is_shared", is_shared)
+    before, after = os.getpriority(os.PRIO_PROCESS, 0), []
+    source = Counting(12)
+    held_up(runtime, source)
+    prepare = model.prepare
+    model.prepare = lambda frame: (
+        after.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())),
+        prepare(frame),
+    )[1]
+    assert Pipeline(model, source, [MemorySink()]).run().error is None
+    assert set(after) == {min(before + 5, 19) if is_shared else before}, "once, and not a step more with each frame"
+
+
+def test_a_frame_that_cannot_be_prepared_is_fitted_in_its_turn(make_model):
+    model, runtime = make_model()
+    source = Counting(12)
+    held_up(runtime, source)
+
+    def broken(frame):
+        raise ValueError("cannot")
+
+    model.prepare = broken
+    report = Pipeline(model, source, [MemorySink()]).run()
+    assert (report.frames, report.error) == (12, None)
+
+
+def test_what_one_model_has_prepared_is_not_shown_to_another(make_model):
+    first, second = make_model(), make_model()
+    prepared = first[0].prepare(frame := open_source("synthetic://noise?frames=1&width=64&height=48").read())
+    prepared.laid_out.ordered[:] = 0
+    second[0].answer(frame, prepared=prepared)
+    second[0].answer(frame)
+    assert second[1].seen[0] == second[1].seen[1]
+    first[0].answer(frame, prepared=prepared)
+    assert first[1].seen[0] != second[1].seen[0]
+
+
+def test_the_time_of_preparing_is_told_as_such_and_not_as_waiting(make_model):
+    ticks = itertools.count(10)
+    clock = Clock(monotonic_ns=lambda: next(ticks) * 1_000_000)
+    model, _ = make_model(clock=clock)
+    frame = Frame(np.zeros((48, 64, 3), dtype=np.uint8), 0, 9_000_000, 0, "test:")
+    prepared = model.prepare(frame)  # At 10 and 11 ms.
+    timing = model.answer(frame, prepared=prepared).result().timing_ms  # At 12 to 15 ms.
+    assert (timing.wait, timing.preprocess, timing.infer, timing.decode, timing.age) == (2.0, 2.0, 1.0, 1.0, 6.0)
+
+
+@pytest.mark.parametrize("spared", [{"gate": MotionGate()}, {"limits": Limits(rate_fps=1000)}])
+def test_nothing_is_prepared_that_a_gate_or_a_rate_may_pass_over(make_model, spared):
+    model, runtime = make_model()
+    source = Counting(12)
+    seen = preparations(model)
+    held_up(runtime, source)
+    assert Pipeline(model, source, [MemorySink()], **spared).run().error is None
+    assert seen == []
 
 
 def test_a_live_source_gives_its_newest_frame_and_counts_the_others(make_model):
@@ -207,7 +406,7 @@ def test_a_source_that_never_delivers_is_an_error_and_not_a_hang(make_model):
     report = Pipeline(model, source, [MemorySink()], limits=Limits(first_frame_s=0.1)).run()
     source.close()
     assert isinstance(report.error, SourceError)
-    assert str(report.error) == "step: delivered no frame within 0.1 s"
+    assert str(report.error) == "step: delivered nothing within 0.1 s"
 
 
 def test_a_lost_camera_makes_the_pipeline_degraded_and_its_return_makes_it_ok(make_model):
@@ -432,7 +631,7 @@ def test_a_file_that_hangs_is_an_error_and_not_begun_anew(make_model):
     pipeline.start()
     source.step()
     assert pipeline.wait(5)
-    assert str(pipeline.report().error) == "step: gave no frame for 0.1 s, and no end"
+    assert str(pipeline.report().error) == "step: gave nothing for 0.1 s, and no end"
     assert (opened, len(list(sink))) == ([], 1)
 
 

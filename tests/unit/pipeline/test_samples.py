@@ -34,7 +34,8 @@ class Listening:
     def __getattr__(self, name: str):
         return getattr(self._model, name)
 
-    def answer(self, window, *, comes_back):
+    def answer(self, window, *, prepared, comes_back):
+        assert prepared is None, "windows are not prepared"
         self.heard.append(window)
         return self._model.answer(
             dataclasses.replace(self._picture, seq=window.seq, uri=window.uri), comes_back=comes_back

@@ -46,7 +46,7 @@ def test_one_of_two_that_is_down_degrades_and_both_take_it_down():
 def test_one_that_hangs_is_not_alive():
     found = health_of([vital(stalled_s=42.0), vital(name="hall")], None)
     assert (found.condition, found.alive) == ("degraded", False)
-    assert found.reasons == ("door hangs: no frame taken up for 42 s",)
+    assert found.reasons == ("door hangs: nothing taken up for 42 s",)
 
 
 def looks(pulse: Pulse, seconds: int, begin_s: float = 0.0, *, captured, taken_up, may_rest=False) -> float:
