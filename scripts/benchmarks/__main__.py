@@ -1,4 +1,4 @@
-"""scripts/bench: measure, show, keep. It judges and never fails: a busy machine is no defect."""
+"""scripts/bench: measure, show, keep. It fails where a scenario cannot be measured, never by a figure."""
 
 from __future__ import annotations
 
@@ -40,14 +40,22 @@ def main() -> None:
     on = report.machine()
     if on["load_before"] > report.BUSY:
         print(f"this machine is busy ({on['load_before']} runnable per core): the figures will say so", file=sys.stderr)
+    scenarios, failed = [], []
     try:
-        scenarios = [_measure(name, rounds) for name in words.scenario or _there()]
+        for name in words.scenario or _there():
+            try:
+                scenarios.append(_measure(name, rounds))
+            except (Exception, SystemExit) as failure:  # noqa: BLE001 - an hour of other figures must not go with it
+                print(f"{name} failed: {failure!r}", file=sys.stderr)
+                failed.append(name)
     finally:
         shutil.rmtree(setting.scratch(), ignore_errors=True)
     if words.json:
         words.json.write_text(json.dumps(report.as_json(scenarios, on, rounds), indent=2) + "\n")
     if words.markdown:
         report.write_markdown(words.markdown, report.markdown(scenarios, on, rounds))
+    if failed:
+        sys.exit(1)
 
 
 def _measure(name: str, rounds: int) -> report.Scenario:

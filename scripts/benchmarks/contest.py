@@ -99,11 +99,12 @@ def ratio(
     metric: str,
     *,
     unit: str = "",
+    to: str = BARE,
     at_least: float | None = None,
     at_most: float | None = None,
 ) -> Line:
-    """Ours to bare, round by round, so that what slows down a whole round cancels out."""
-    ours, bare = of(rows, case, OURS, figure), of(rows, case, BARE, figure)
+    """Ours to another's, round by round, so that what slows down a whole round cancels out."""
+    ours, bare = of(rows, case, OURS, figure), of(rows, case, to, figure)
     ratios = [one / other for one, other in zip(ours, bare, strict=True)]
     return Line(
         case, metric, ratios, unit=unit, ours=median(ours), bare=median(bare), at_least=at_least, at_most=at_most

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from importlib import import_module
+from inspect import signature
+
 import pytest
 
+from scripts.benchmarks import __main__ as program
 from scripts.benchmarks import report
+from scripts.benchmarks.__main__ import SCENARIOS
 from scripts.benchmarks.contest import BARE, OURS, Line, cases, of, ratio, take_turns
 
 ON = {"cpu": "a cpu", "cores": 2, "memory_mib": 1, "architecture": "x", "kernel": "6", "load_before": 0.0}
@@ -82,3 +89,24 @@ def test_json_keeps_every_round():
     assert facts["versions"]["numpy"]
     assert facts["scenarios"]["x"]["rows"] == taken
     assert facts["scenarios"]["x"]["lines"][0]["holds"] is False
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_each_scenario_is_measured_in_rounds(name):
+    module = import_module(f"scripts.benchmarks.{name}")
+    assert list(signature(module.measure).parameters) == ["rounds"]
+
+
+def test_a_scenario_that_fails_leaves_the_others_their_figures(monkeypatch, capsys, tmp_path):
+    def measure(name, rounds):
+        if name == "live":
+            raise SystemExit("the loop ended")
+        return report.Scenario(name, name, rows([1.0], [1.0]), [])
+
+    monkeypatch.setattr(program, "_measure", measure)
+    monkeypatch.setattr(sys, "argv", ["bench", "throughput", "live", "start", "--json", str(tmp_path / "bench.json")])
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 1
+    assert "live failed" in capsys.readouterr().err
+    assert list(json.loads((tmp_path / "bench.json").read_text())["scenarios"]) == ["throughput", "start"]
