@@ -13,7 +13,7 @@ from edgeinfer.clock import Clock
 from edgeinfer.errors import EdgeInferError
 from edgeinfer.node import Node
 from edgeinfer.pipeline import Pipeline
-from edgeinfer.service.memory import give_back
+from edgeinfer.service.memory import give_back, unmap_code
 from edgeinfer.service.notify import Notifier
 from edgeinfer.service.restarts import Restarts
 from edgeinfer.service.status import Status
@@ -27,6 +27,7 @@ _LOOK_S = 1.0
 _STATUS_S = 5.0
 _STEADY_S = 600.0
 _GIVE_BACK_S = 10.0
+_UNMAP_S = 600.0
 # For a first result; whoever has none by then is ready, too, and says so.
 _FIRST_RESULT_S = 20.0
 # Opening models and devices anew happens in the loop, and may take that long.
@@ -72,6 +73,7 @@ class Service:
         self._is_ready = False
         self._status_due_s = 0.0
         self._give_back_due_s = 0.0
+        self._unmap_due_s = 0.0
         self._begun_s = self._now_s()
 
     def run(self) -> None:
@@ -151,6 +153,9 @@ class Service:
         if now_s >= self._give_back_due_s:
             self._give_back_due_s = now_s + _GIVE_BACK_S
             give_back()
+        if self._is_ready and now_s >= self._unmap_due_s:
+            self._unmap_due_s = now_s + _UNMAP_S
+            unmap_code()
 
     def _reload(self, node: Node) -> None:
         self._notifier.tell(

@@ -132,17 +132,25 @@ def test_it_ends_when_all_pipelines_have_come_to_their_ends(begin, systemd):
     assert running.error is None
 
 
-def test_memory_goes_back_every_ten_seconds(systemd, time, monkeypatch):
-    given_back_s = []
+def test_memory_goes_back_every_ten_seconds_and_code_once_ready_and_every_ten_minutes(systemd, time, monkeypatch):
+    given_back_s, unmapped_s = [], []
     monkeypatch.setattr(service, "give_back", lambda: given_back_s.append(time.now_s))
+    monkeypatch.setattr(service, "unmap_code", lambda: unmapped_s.append(time.now_s))
+    is_settled = False
 
     def wait(seconds: float) -> int | None:
+        nonlocal is_settled
+        while not systemd.hear_nothing():
+            pass  # Its socket holds a few lines only.
         time.now_s += seconds
-        return signal.SIGTERM if time.now_s >= 1025 else None
+        is_settled = time.now_s >= 1005
+        return signal.SIGTERM if time.now_s >= 1625 else None
 
+    monkeypatch.setattr(service, "_is_settled", lambda pipeline: is_settled)
     config = Config(pipeline=(pipeline("door"),))
     Service(lambda: Node(config, patient=True), systemd.notifier, wait=wait, clock=time.clock).run()
-    assert given_back_s == [1001, 1011, 1021]
+    assert given_back_s[:3] == [1001, 1011, 1021]
+    assert unmapped_s == [1005, 1605]
 
 
 def test_a_reload_is_said_with_its_time_and_ends_in_ready(begin, systemd):
