@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from edgeinfer.bell import Bell
 from edgeinfer.clock import Clock
 from edgeinfer.errors import OutputError
 from edgeinfer.event import Happening
@@ -104,8 +105,10 @@ class Delivery:
         self._monotonic_ns = (clock or Clock()).monotonic_ns
         self._pace = _Pace()
         self._waiting: deque[_Waiting] = deque()
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
+        self._lock = threading.Lock()
+        self._came = Bell()
+        self._has_room = threading.Condition(self._lock)
+        self._waits_for_room = False
         self._is_finished = False
         self._is_hurried = False
         self._is_gone = False
@@ -159,21 +162,23 @@ class Delivery:
                 picture = pending.shown(picture)
             self._waiting.append(_Waiting(pending, picture, frame.captured_ns, events))
             if not self._is_napping or len(self._waiting) > self._size // 2:
-                self._changed.notify_all()
+                self._came.ring()
 
     def _make_room(self) -> None:
         if not self._lossless:
             self._leave_oldest("dropped.sink")
             return
-        self._changed.wait_for(
+        self._waits_for_room = True
+        self._has_room.wait_for(
             lambda: len(self._waiting) < self._size or self._is_finished or self._is_hurried or self._is_gone
         )
+        self._waits_for_room = False
 
     def hurry(self) -> None:
         """The run is to end: only the frame in work is still to come, and its `put` waits for no room."""
         with self._lock:
             self._is_hurried = True
-            self._changed.notify_all()
+            self._wake_all()
 
     def finish(self, last: Seen | None = None) -> None:
         """No more results: what waits is still written. Wakes a `put` that waits for room.
@@ -183,7 +188,7 @@ class Delivery:
         with self._lock:
             self._last = last
             self._is_finished = True
-            self._changed.notify_all()
+            self._wake_all()
 
     def join(self, timeout_s: float | None) -> bool:
         """Wait until everything is written and the sink is closed; False when that took longer."""
@@ -207,27 +212,41 @@ class Delivery:
 
     def _next(self) -> Sequence[_Waiting]:
         """What is to be written now; nothing at the end. All that waits, where the sink takes several at once."""
-        with self._lock:
-            self._in_hand = 0
-            if self._write_many is not None and not self._waiting:
-                self._nap()
-            self._changed.wait_for(self._is_something_left)
-            if self._is_gone or not self._waiting:
-                return ()
-            items = tuple(self._waiting) if self._write_many is not None else (self._waiting[0],)
-            for _ in items:
-                self._waiting.popleft()
-            self._in_hand = len(items)
-            self._changed.notify_all()
-            return items
+        self._in_hand = 0
+        if self._write_many is not None:
+            self._nap()
+        while True:
+            with self._lock:
+                if self._is_something_left():
+                    return self._taken()
+            self._came.wait()
 
     def _nap(self) -> None:
         """Waking a thread costs as much as ten results: at a high rate none of them has to. The end wakes at once."""
-        if self._is_finished or self._is_gone:
-            return
-        self._is_napping = True
-        self._changed.wait(_NAP_S)
+        with self._lock:
+            if self._waiting or self._is_finished or self._is_gone:
+                return
+            self._came.wait(0)  # Rung for what has been taken since.
+            self._is_napping = True
+        self._came.wait(_NAP_S)
         self._is_napping = False
+
+    def _taken(self) -> Sequence[_Waiting]:
+        if self._is_gone or not self._waiting:
+            return ()
+        if self._write_many is None:
+            items: Sequence[_Waiting] = (self._waiting.popleft(),)
+        else:
+            items = tuple(self._waiting)
+            self._waiting.clear()
+        self._in_hand = len(items)
+        if self._waits_for_room:
+            self._has_room.notify_all()
+        return items
+
+    def _wake_all(self) -> None:
+        self._came.ring()
+        self._has_room.notify_all()
 
     def _is_something_left(self) -> bool:
         """Whether there is a result that the sink shall have, or no more to come."""
@@ -333,6 +352,6 @@ class Delivery:
             self._is_gone = True
             left = len(self._waiting) + self._in_hand
             self._waiting.clear()
-            self._changed.notify_all()
+            self._wake_all()
         self._lost += left
         self._tally.add(f"dropped.sink.{self.sink.uri}", left)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
+from edgeinfer.bell import Bell
 from edgeinfer.errors import EdgeInferError
 from edgeinfer.frame import Input
 
@@ -107,9 +109,9 @@ class Mailbox:
         self._room_bytes = 0
         self._is_lasting = False
         self._taken = 0
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
-        self._ended = threading.Condition(self._lock)
+        self._lock = threading.Lock()
+        self._came = Bell()
+        self._ended = Bell()
         self._is_held = False
         self._is_finished = False
         self._is_abandoned = False
@@ -117,22 +119,27 @@ class Mailbox:
 
     def put(self, frame: Input) -> None:
         with self._lock:
-            self._make_room(frame.size_bytes)
+            if self._frames:
+                self._make_room(frame.size_bytes)
             if not self._is_abandoned:
                 self._frames.append(frame)
-                self._changed.notify_all()
+                self._came.ring()
 
     def get(self, timeout_s: float | None = None) -> Input | None:
-        with self._lock:
-            self._changed.wait_for(lambda: self._frames or self._is_finished or self._is_abandoned, timeout_s)
-            if self._is_abandoned:
-                raise Finished
-            if self._frames:
-                self._lose_patience()
-                return self._frames.popleft()
-            if not self._is_finished:
+        until_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            with self._lock:
+                if self._is_abandoned:
+                    raise Finished
+                if self._frames:
+                    if self._room > 1 and not self._is_lasting:
+                        self._lose_patience()
+                    return self._frames.popleft()
+                if self._is_finished:
+                    raise self._error or Finished
+            left_s = None if until_s is None else until_s - time.monotonic()
+            if (left_s is not None and left_s <= 0) or not self._came.wait(left_s):
                 return None
-            raise self._error or Finished
 
     def delay(self, frames: int, bytes_max: int, *, lasting: bool = False) -> None:
         """From now on so many frames may wait, of so many bytes in all; beyond that the oldest gives way.
@@ -149,7 +156,10 @@ class Mailbox:
         with self._lock:
             self._is_held = True
             self._room = 1  # What is slowed down cannot make up for a delay.
-            self._ended.wait_for(lambda: self._is_finished or self._is_abandoned, seconds)
+            has_ended = self._is_finished or self._is_abandoned
+        if not has_ended:
+            self._ended.wait(seconds)
+        with self._lock:
             if self._is_finished:
                 self._make_room(0)  # The last one was not due.
             self._is_held = False
@@ -167,8 +177,8 @@ class Mailbox:
             self._wake_all()
 
     def _wake_all(self) -> None:
-        self._changed.notify_all()
-        self._ended.notify_all()
+        self._came.ring()
+        self._ended.ring()
 
     def _make_room(self, size_bytes: int) -> None:
         while self._frames and not self._fits(size_bytes):
@@ -181,8 +191,6 @@ class Mailbox:
         return size_bytes + sum(frame.size_bytes for frame in self._frames) <= self._room_bytes
 
     def _lose_patience(self) -> None:
-        if self._is_lasting:
-            return
         self._taken += 1
-        if self._room > 1 and self._taken % _TAKEN_PER_PLACE == 0:
+        if self._taken % _TAKEN_PER_PLACE == 0:
             self._room -= 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import cv2
 
 from edgeinfer.frame import Pixels
+from edgeinfer.sources.buffers import Buffers
 
 # AV_LOG_QUIET. Read by OpenCV when the first capture opens; damaged streams print a line per block otherwise.
 _FFMPEG_QUIET = "-8"
@@ -18,12 +18,6 @@ _FFMPEG_QUIET = "-8"
 # timeout and notices a close.
 _V4L2_SELECT_TIMEOUT_S = "1"
 _LOG_SILENT = 0
-
-# As many as can be in flight between a camera and the sinks that draw; whoever keeps more gets memory of their own.
-_BUFFERS_MAX = 8
-_UNUSED_REFERENCES = 2
-# Without the global lock another thread may just be giving a reference away.
-_COUNTS_ARE_EXACT = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def open_capture(path: str, backend: int, parameters: Sequence[int] = ()) -> Capture | None:
@@ -37,32 +31,6 @@ def open_capture(path: str, backend: int, parameters: Sequence[int] = ()) -> Cap
         capture.release()
         return None
     return Capture(capture)
-
-
-class Buffers:
-    """Memory for pictures, used again once nobody holds the picture in it: no page is touched for the first time twice.
-
-    A picture is held by its array and by every view of it, and numpy lets each of these hold the array that owns the
-    memory: when the owner's references are down to ours, it is free.
-    """
-
-    def __init__(self) -> None:
-        self._owners: list[Pixels] = []
-
-    def free(self) -> Pixels | None:
-        """Memory that nobody uses; None where there is none."""
-        for index in range(len(self._owners)):
-            # Named nowhere: the list's reference, and the one that the call itself holds.
-            if sys.getrefcount(self._owners[index]) <= _UNUSED_REFERENCES:
-                return self._owners[index]
-        return None
-
-    def keep(self, pixels: Pixels) -> None:
-        """Remember the memory of a picture that was read into none of ours."""
-        if self._owners and self._owners[0].shape != pixels.shape:
-            self._owners.clear()
-        if pixels.base is None and pixels.flags.owndata and len(self._owners) < _BUFFERS_MAX:
-            self._owners.append(pixels)
 
 
 class Capture:
@@ -122,7 +90,7 @@ class Capture:
         return pixels
 
     def _take(self, take: Callable[[Any], tuple[bool, Any]]) -> Pixels | None:
-        buffer = self._buffers.free() if _COUNTS_ARE_EXACT else None
+        buffer = self._buffers.free()
         try:
             there, pixels = take(buffer)
         except cv2.error:

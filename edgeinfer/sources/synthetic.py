@@ -11,15 +11,16 @@ none for as long as they should have taken, `resize_every=N` changes between the
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from edgeinfer.bell import Bell
 from edgeinfer.clock import Clock
 from edgeinfer.errors import SourceError, SourceLost
 from edgeinfer.frame import Frame, Pixels
+from edgeinfer.sources.buffers import Buffers
 from edgeinfer.sources.options import Query, SourceOptions, check
 from edgeinfer.sources.smear import BloodSmear
 from edgeinfer.words import unknown
@@ -89,8 +90,9 @@ class SyntheticSource:
         self._script = script
         self._clock = clock
         self._read_timeout_s = read_timeout_s
-        self._closed = threading.Event()
-        self._wait = wait or self._closed.wait
+        self._is_closed = False
+        self._closing = Bell()
+        self._wait = wait or self._closing.wait
         self._draw = _ARTISTS[script.name](script)
         self._seq = 0
         self._due_ns: int | None = None
@@ -101,7 +103,7 @@ class SyntheticSource:
 
     def read(self) -> Frame | None:
         script = self._script
-        if self._closed.is_set() or self._seq == script.frames:
+        if self._is_closed or self._seq == script.frames:
             return None
         if self._seq == script.fault_after:
             self._fail()
@@ -117,7 +119,8 @@ class SyntheticSource:
         return Frame(pixels, seq, captured_ns, captured_unix_ns, self.uri, None if self.live else at_s)
 
     def close(self) -> None:
-        self._closed.set()
+        self._is_closed = True
+        self._closing.ring()
 
     def _pace(self) -> bool:
         """Wait for the next frame's time; True when closed meanwhile. Who reads late delays the rest."""
@@ -189,8 +192,15 @@ def _test_card(script: Script) -> Draw:
     for bar, colour in enumerate(_BARS_BGR):
         card[:, bar * width // len(_BARS_BGR) : (bar + 1) * width // len(_BARS_BGR)] = colour
 
+    buffers = Buffers()
+
     def draw(index: int, _at_s: float) -> Pixels:
-        picture = card.copy()
+        picture = buffers.free()
+        if picture is None:
+            picture = card.copy()
+            buffers.keep(picture)
+        else:
+            np.copyto(picture, card)
         x_min, y_min, x_max, y_max = card_box(index, width, height)
         picture[y_min:y_max, x_min:x_max] = _BOX_BGR
         return picture

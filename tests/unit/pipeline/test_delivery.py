@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from edgeinfer.bell import Bell
 from edgeinfer.clock import Clock
 from edgeinfer.errors import OutputError
 from edgeinfer.frame import Frame
@@ -385,6 +386,22 @@ def test_a_sink_that_takes_results_one_by_one_of_a_file_gets_each_at_once():
     assert delivery.join(5)
     assert list(sink) == list(range(5))
     assert naps == []
+
+
+def test_a_nap_is_not_cut_short_by_what_came_before_it():
+    delivery = Delivery(Ledger(), Tally(), lossless=True, on_gone=lambda: None, clock=STANDING)
+    waits = []
+
+    class Heard(Bell):
+        def wait(self, timeout_s=None):
+            waits.append((timeout_s, super().wait(timeout_s)))
+            return waits[-1][1]
+
+    delivery._came = Heard()
+    delivery.put(Ready(0), FRAME)
+    assert [item.pending.result() for item in delivery._next()] == [0]
+    delivery._nap()
+    assert waits[-1] == (0.1, False)
 
 
 def test_results_of_a_file_that_cannot_be_written_together_are_all_counted():
