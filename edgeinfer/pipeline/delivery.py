@@ -108,7 +108,6 @@ class Delivery:
         self._lock = threading.Lock()
         self._came = Bell()
         self._has_room = threading.Condition(self._lock)
-        self._waits_for_room = False
         self._is_finished = False
         self._is_hurried = False
         self._is_gone = False
@@ -168,11 +167,9 @@ class Delivery:
         if not self._lossless:
             self._leave_oldest("dropped.sink")
             return
-        self._waits_for_room = True
         self._has_room.wait_for(
             lambda: len(self._waiting) < self._size or self._is_finished or self._is_hurried or self._is_gone
         )
-        self._waits_for_room = False
 
     def hurry(self) -> None:
         """The run is to end: only the frame in work is still to come, and its `put` waits for no room."""
@@ -240,7 +237,7 @@ class Delivery:
             items = tuple(self._waiting)
             self._waiting.clear()
         self._in_hand = len(items)
-        if self._waits_for_room:
+        if self._lossless:
             self._has_room.notify_all()
         return items
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
-# Of ELF: elf.h of any C library.
-_PT_LOAD, _PT_DYNAMIC, _PF_W = 1, 2, 2
-_DT_NULL, _DT_TEXTREL, _DT_FLAGS, _DF_TEXTREL = 0, 22, 30, 4
+_MAPPINGS_MAX_BYTES = 16 << 20
+# Where it begins and ends, access, and the path of what has an inode; offset and device are passed over.
+_HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ (?:[1-9][0-9]* +(/.*))?")
 
 
 def give_back() -> None:
@@ -24,100 +29,81 @@ def give_back() -> None:
 
 
 def unmap_code() -> None:
-    """Pages of the program's and of libraries' files; what is still in use comes back from the page cache.
+    """Pages of the program's and of libraries' files. What is still in use is mapped again as it is used: out of the
+    page cache, and out of the file where memory was so short that it is not in there any more.
 
     Takes some milliseconds, and as many again until all is back. To import and to open things goes through tens of
     megabytes of code that is never needed again, and a kernel that reads files in large pieces maps each piece whole
-    (Linux from 6.18 on); mapped, they are the last that it gives up where memory is short.
+    (Linux from 6.18 on); mapped, they are the last that it gives up where memory is short. Without Linux nothing is
+    done.
     """
-    if (iterate := _dl_iterate_phdr()) is not None:
-        iterate(_UNMAP, None)
+    if sys.platform != "linux":
+        return
+    with ExitStack() as kept:
+        # Nothing may take the place of what is unmapped: as long as we hold a library, nobody can close it.
+        held = {path for path in _programs() if _is_held(path, kept)}
+        for each in mappings_in(_lines("smaps")):
+            # What was written to, by the linker say, would be lost: it is in no file.
+            if each.path in held and "w" not in each.access and each.is_private and not each.anonymous_kib:
+                _libc().madvise(ctypes.c_void_p(each.begin), ctypes.c_size_t(each.end - each.begin), mmap.MADV_DONTNEED)
 
 
-class _Segment(ctypes.Structure):
-    """Elf64_Phdr."""
+class Mapping(NamedTuple):
+    """A part of the process's memory, by /proc/self/smaps; see proc_pid_smaps(5)."""
 
-    _fields_ = (
-        ("type", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("offset", ctypes.c_uint64),
-        ("vaddr", ctypes.c_uint64),
-        ("paddr", ctypes.c_uint64),
-        ("file_size", ctypes.c_uint64),
-        ("memory_size", ctypes.c_uint64),
-        ("align", ctypes.c_uint64),
-    )
+    begin: int
+    end: int
+    access: str
+    path: str
+    anonymous_kib: int
 
-
-class _Object(ctypes.Structure):
-    """What dl_phdr_info begins with: a program or a library, as it is loaded."""
-
-    _fields_ = (
-        ("base", ctypes.c_uint64),
-        ("name", ctypes.c_char_p),
-        ("segments", ctypes.c_void_p),
-        ("segment_count", ctypes.c_uint16),
-    )
+    @property
+    def is_private(self) -> bool:
+        return self.access.endswith("p")
 
 
-class _Dynamic(ctypes.Structure):
-    """Elf64_Dyn."""
-
-    _fields_ = (("tag", ctypes.c_int64), ("value", ctypes.c_uint64))
-
-
-# Calls that keep Python's lock: the linker's own is held meanwhile, and whoever imports waits for it with Python's.
-_Visit = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Object), ctypes.c_size_t, ctypes.c_void_p)
-
-
-def _unmap(loaded: ctypes._Pointer[_Object], _size: int, _more: int | None) -> int:
-    each = loaded.contents
-    segments = list((_Segment * each.segment_count).from_address(each.segments))
-    if not _is_changed_in_memory(each.base, segments):
-        for begin, end in _read_only(each.base, segments):
-            # Refused for what is no file, such as the kernel's own object; there is nothing to gain there.
-            _libc().madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
-    return 0
+def mappings_in(lines: Iterable[str]) -> Iterator[Mapping]:
+    """Those of files, by the lines of smaps."""
+    begin, end, access, path = 0, 0, "", ""
+    for line in lines:
+        if line.startswith("Anonymous:"):
+            if path:
+                yield Mapping(begin, end, access, path, int(line.split()[1]))
+        elif (found := _HEAD.match(line)) is not None:
+            begin, end, access, path = int(found[1], 16), int(found[2], 16), found[3], found[4] or ""
 
 
-_UNMAP = _Visit(_unmap)
+def _programs() -> set[str]:
+    """The files that code is mapped from."""
+    heads = (_HEAD.match(line) for line in _lines("maps"))
+    return {head[4] for head in heads if head is not None and head[4] and "x" in head[3]}
 
 
-def _read_only(base: int, segments: list[_Segment]) -> Iterator[tuple[int, int]]:
-    """Where whole pages of a file are that nobody writes to: for them memory holds nothing that the file does not."""
-    for segment in segments:
-        if segment.type == _PT_LOAD and not segment.flags & _PF_W:
-            begin = base + segment.vaddr
-            first, last = -(-begin // mmap.PAGESIZE), (begin + segment.file_size) // mmap.PAGESIZE
-            if first < last:
-                yield first * mmap.PAGESIZE, last * mmap.PAGESIZE
+def _lines(name: str) -> list[str]:
+    content = b""
+    with Path(f"/proc/self/{name}").open("rb", buffering=0) as file:
+        while (more := file.read(1 << 20)) and len(content) < _MAPPINGS_MAX_BYTES:
+            content += more
+    return content.decode("utf-8", "surrogateescape").splitlines()
 
 
-def _is_changed_in_memory(base: int, segments: list[_Segment]) -> bool:
-    """Whether the linker has written addresses into the code, as it does where that was not built to lie anywhere."""
-    for segment in segments:
-        if segment.type == _PT_DYNAMIC:
-            count = segment.memory_size // ctypes.sizeof(_Dynamic)
-            for entry in (_Dynamic * count).from_address(base + segment.vaddr):
-                if entry.tag == _DT_NULL:
-                    break
-                if entry.tag == _DT_TEXTREL or (entry.tag == _DT_FLAGS and entry.value & _DF_TEXTREL):
-                    return True
-    return False
+def _is_held(path: str, kept: ExitStack) -> bool:
+    """Whether the file stays as it is in memory until `kept` is closed."""
+    with suppress(OSError):
+        if Path("/proc/self/exe").samefile(path):
+            return True
+    handle = _libc().dlopen(os.fsencode(path), os.RTLD_LAZY | os.RTLD_NOLOAD)
+    if handle:
+        kept.callback(_libc().dlclose, ctypes.c_void_p(handle))
+    return bool(handle)
 
 
 @cache
-def _libc() -> ctypes.PyDLL:
-    return ctypes.PyDLL(None)
-
-
-@cache
-def _dl_iterate_phdr() -> Callable[..., int] | None:
-    """None where there is none, or where objects are laid out in another way."""
-    if sys.platform != "linux" or sys.maxsize < 1 << 32:
-        return None
-    iterate: Callable[..., int] | None = getattr(_libc(), "dl_iterate_phdr", None)
-    return iterate
+def _libc() -> ctypes.CDLL:
+    """Its calls let other threads run: one of them may hold the linker's lock, and wait for Python's."""
+    libc = ctypes.CDLL(None)
+    libc.dlopen.restype = ctypes.c_void_p
+    return libc
 
 
 @cache

@@ -17,7 +17,7 @@ class Buffers:
     """Memory for pictures, used again once nobody holds the picture in it: no page is touched for the first time twice.
 
     A picture is held by its array and by every view of it, and numpy lets each of these hold the array that owns the
-    memory: when the owner's references are down to ours, it is free.
+    memory: when the owner's references are down to ours, it is free. For one reader.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Buffers:
         return None
 
     def keep(self, pixels: Pixels) -> None:
-        """Remember the memory of a picture that was read into none of ours."""
+        """Remember the memory of a picture that lies in none of ours."""
         if self._owners and self._owners[0].shape != pixels.shape:
             self._owners.clear()
         if pixels.base is None and pixels.flags.owndata and len(self._owners) < _BUFFERS_MAX:

@@ -26,7 +26,7 @@ from edgeinfer.sources.smear import BloodSmear
 from edgeinfer.words import unknown
 
 Draw = Callable[[int, float], Pixels]
-"""(index, seconds) -> a fresh picture."""
+"""(index, seconds) -> a picture, in memory that nobody uses."""
 
 WIDTH, HEIGHT, FPS = 640, 480, 30.0
 SIDE_MIN, PIXELS_MAX = 32, 16_000_000

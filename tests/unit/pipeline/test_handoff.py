@@ -3,6 +3,7 @@ import threading
 import numpy as np
 import pytest
 
+from edgeinfer.bell import Bell
 from edgeinfer.errors import SourceError
 from edgeinfer.frame import Frame
 from edgeinfer.pipeline.handoff import BoundedQueue, Finished, Mailbox
@@ -81,6 +82,37 @@ def test_abandoning_wakes_a_writer_that_waits_for_room():
     assert not writer.is_alive()
     with pytest.raises(Finished):
         queue.get()
+
+
+@pytest.mark.parametrize("what", ["a frame", "the end", "an error", "nobody to get it"])
+def test_whoever_waits_at_the_mailbox_is_woken_by(what):
+    mailbox = Mailbox(lambda reason: None)
+    waits, got = threading.Event(), []
+
+    class Watched(Bell):
+        def wait(self, timeout_s=None):
+            waits.set()
+            return super().wait(timeout_s)
+
+    def read() -> None:
+        try:
+            got.append(mailbox.get(3600).seq)
+        except (Finished, SourceError) as end:
+            got.append(type(end))
+
+    mailbox._came = Watched()
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    assert waits.wait(10)
+    wake, expected = {
+        "a frame": (lambda: mailbox.put(frame(7)), 7),
+        "the end": (mailbox.finish, Finished),
+        "an error": (lambda: mailbox.finish(SourceError("gone")), SourceError),
+        "nobody to get it": (mailbox.abandon, Finished),
+    }[what]
+    wake()
+    reader.join(10)
+    assert got == [expected]
 
 
 def test_delayed_frames_wait_in_order_up_to_so_many_and_so_many_bytes():

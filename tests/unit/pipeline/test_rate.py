@@ -94,6 +94,8 @@ def test_stopping_wakes_a_held_mailbox():
     mailbox = Mailbox(lambda reason: None)
     holder = threading.Thread(target=mailbox.hold, args=(3600,), daemon=True)
     holder.start()
+    while not mailbox._is_held:
+        pass
     mailbox.abandon()
     holder.join(5)
     assert not holder.is_alive()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import _sqlite3
 import platform
 import shutil
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from edgeinfer.service.memory import Mapping, mappings_in
 
 RESIDENT = """
 def resident_kib(what):
@@ -66,6 +69,39 @@ unmap_code()
 print(address() == before, ctypes.c_uint64.from_address(address()).value)
 """
 
+# Whoever loads a library holds Python's lock and waits for the linker's.
+LOADING = """
+import _ctypes, os, sys, threading
+from edgeinfer.service.memory import unmap_code
+
+is_over = threading.Event()
+
+def load():
+    while not is_over.is_set():
+        _ctypes.dlclose(_ctypes.dlopen(sys.argv[1], os.RTLD_NOW))
+
+loader = threading.Thread(target=load)
+loader.start()
+for _ in range(20):
+    unmap_code()
+is_over.set()
+loader.join()
+print("done")
+"""
+
+SMAPS = """\
+7f10a000-7f10c000 r-xp 00001000 fe:00 123456                     /usr/lib/lib with a space.so
+Size:                  8 kB
+Anonymous:             0 kB
+VmFlags: rd ex mr mw me
+7f10c000-7f10d000 r--p 00003000 fe:00 123456                     /usr/lib/lib with a space.so
+Anonymous:             4 kB
+7f10d000-7f20d000 rw-p 00000000 00:00 0
+Anonymous:          1024 kB
+7ffd1000-7ffd3000 r-xp 00000000 00:00 0                          [vdso]
+Anonymous:             0 kB
+"""
+
 
 def printed_by(program: str, *words: str) -> str:
     done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, timeout=60)
@@ -91,3 +127,16 @@ def test_code_into_which_the_linker_wrote_stays(tmp_path: Path):
     build = ["gcc", "-shared", "-nostdlib", "-Wl,-z,notext", "-o", str(library), str(tmp_path / "changed.s")]
     subprocess.run(build, check=True, capture_output=True, timeout=60)
     assert printed_by(CALLED, str(library)).split() == ["True", "42"]
+
+
+def test_mappings_are_read_as_the_kernel_writes_them():
+    path = "/usr/lib/lib with a space.so"
+    assert list(mappings_in(SMAPS.splitlines())) == [
+        Mapping(0x7F10A000, 0x7F10C000, "r-xp", path, 0),
+        Mapping(0x7F10C000, 0x7F10D000, "r--p", path, 4),
+    ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="libraries are ELF on Linux only")
+def test_others_may_load_libraries_meanwhile():
+    assert printed_by(LOADING, _sqlite3.__file__) == "done\n"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import pty
 import random
 import struct
+import sys
+import termios
+import time
 import tty
 
 import numpy as np
@@ -46,6 +50,18 @@ class Line:
         # Less than a pty holds, so that it never waits for its reader.
         assert len(text) <= 2048
         assert os.write(self.end, text) == len(text)
+
+    def say_and_see(self, text: bytes) -> None:
+        """The same, and wait until it has come to the port: a pty hands on what was written a little later."""
+        before = self._unread()
+        self.say(text)
+        until_s = time.monotonic() + 60
+        while self._unread() < before + len(text):
+            assert time.monotonic() < until_s, "what was written does not come out"
+            time.sleep(0)
+
+    def _unread(self) -> int:
+        return int.from_bytes(fcntl.ioctl(self._port, termios.FIONREAD, bytes(4)), sys.byteorder)
 
     def unplug(self) -> None:
         os.close(self.end)
@@ -245,10 +261,9 @@ def test_every_sample_of_an_hour_is_accounted_for(line: Line) -> None:
     def before_read() -> bool:
         batch = next(lines, None)
         if batch is None:
-            # A pty hands on what was written a little later.
             return sum(windows.account.fates().values()) < sum(said.values())
         line.now_ns += 10**9
-        line.say(batch)
+        line.say_and_see(batch)
         return True
 
     wanted = WindowInput(0, 20.0, 40, 20, ("a", "b"), (0.0,), (1.0,), "linear", 0.3)
