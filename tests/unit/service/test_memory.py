@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import _sqlite3
 import platform
 import shutil
 import subprocess
@@ -8,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec import _core
 
 from edgeinfer.service.memory import Mapping, mappings_in
 
@@ -139,4 +139,4 @@ def test_mappings_are_read_as_the_kernel_writes_them():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="libraries are ELF on Linux only")
 def test_others_may_load_libraries_meanwhile():
-    assert printed_by(LOADING, _sqlite3.__file__) == "done\n"
+    assert printed_by(LOADING, _core.__file__) == "done\n"
