@@ -9,8 +9,8 @@ class Bell:
     """Rung by any thread, heard by one: `wait` returns at once where it was rung since the last wait.
 
     What has changed lies beside it, under a lock of its own, and is looked at again after each wait. A lock of C in
-    place of `threading.Condition`, whose `wait` and `notify` are a good hundred lines of Python: after a pause these
-    are in no cache, and cost as much as the rest of a frame's way.
+    place of `threading.Condition`, whose `wait` and `notify` are many lines of Python: after a pause these are in no
+    cache.
     """
 
     def __init__(self) -> None:

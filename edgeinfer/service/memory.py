@@ -32,14 +32,14 @@ def unmap_code() -> None:
     """Pages of the program's and of libraries' files. What is still in use is mapped again as it is used: out of the
     page cache, and out of the file where memory was so short that it is not in there any more.
 
-    Takes some milliseconds, and as many again until all is back. To import and to open things goes through tens of
-    megabytes of code that is never needed again, and a kernel that reads files in large pieces maps each piece whole
-    (Linux from 6.18 on); mapped, they are the last that it gives up where memory is short. Without Linux nothing is
-    done.
+    Takes some tens of milliseconds, and the next run of a model some more. To import and to open things goes through
+    tens of megabytes of code that is never needed again, and a kernel that reads files in large pieces maps each piece
+    whole (Linux from 6.18 on); mapped, they are the last that it gives up where memory is short. Without Linux, or
+    where it does not say what is mapped, nothing is done.
     """
     if sys.platform != "linux":
         return
-    with ExitStack() as kept:
+    with suppress(OSError), ExitStack() as kept:
         # Nothing may take the place of what is unmapped: as long as we hold a library, nobody can close it.
         held = {path for path in _programs() if _is_held(path, kept)}
         for each in mappings_in(_lines("smaps")):
@@ -84,7 +84,8 @@ def _lines(name: str) -> list[str]:
     with Path(f"/proc/self/{name}").open("rb", buffering=0) as file:
         while (more := file.read(1 << 20)) and len(content) < _MAPPINGS_MAX_BYTES:
             content += more
-    return content.decode("utf-8", "surrogateescape").splitlines()
+    whole = content[: content.rfind(b"\n") + 1]
+    return whole.decode("utf-8", "surrogateescape").splitlines()
 
 
 def _is_held(path: str, kept: ExitStack) -> bool:

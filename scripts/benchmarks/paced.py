@@ -3,8 +3,8 @@
     python -m scripts.benchmarks.paced bare|slow-bare|ours CASE MODEL FRAMES THREADS      one contender, once
 
 The bare loop takes the same drawn pictures as fast as it can, which gives the CPU time of a frame; ours takes them
-from a live source. Neither's ONNX Runtime spins. The bare loop at 5 fps tells what the pauses alone cost, since after
-each of them caches are cold: no program that rests between two frames is below that.
+from a live source. Neither's ONNX Runtime spins. The bare loop at 5 fps tells what the pauses alone cost: after each of
+them caches are cold.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from msgspec import _core
 
-from edgeinfer.service.memory import Mapping, mappings_in
+from edgeinfer.service import memory
+from edgeinfer.service.memory import Mapping, mappings_in, unmap_code
 
 RESIDENT = """
 def resident_kib(what):
@@ -69,7 +70,8 @@ unmap_code()
 print(address() == before, ctypes.c_uint64.from_address(address()).value)
 """
 
-# Whoever loads a library holds Python's lock and waits for the linker's.
+# Whoever loads a library holds Python's lock and waits for the linker's. Not without a pause: for each of our calls we
+# would wait for Python's lock, too.
 LOADING = """
 import _ctypes, os, sys, threading
 from edgeinfer.service.memory import unmap_code
@@ -77,7 +79,7 @@ from edgeinfer.service.memory import unmap_code
 is_over = threading.Event()
 
 def load():
-    while not is_over.is_set():
+    while not is_over.wait(0.0005):
         _ctypes.dlclose(_ctypes.dlopen(sys.argv[1], os.RTLD_NOW))
 
 loader = threading.Thread(target=load)
@@ -140,3 +142,16 @@ def test_mappings_are_read_as_the_kernel_writes_them():
 @pytest.mark.skipif(sys.platform != "linux", reason="libraries are ELF on Linux only")
 def test_others_may_load_libraries_meanwhile():
     assert printed_by(LOADING, _core.__file__) == "done\n"
+
+
+def test_where_the_kernel_does_not_say_what_is_mapped_nothing_is_done(monkeypatch):
+    asked = []
+
+    def refuse(name: str) -> list[str]:
+        asked.append(name)
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(memory.sys, "platform", "linux")
+    monkeypatch.setattr(memory, "_lines", refuse)
+    unmap_code()
+    assert asked == ["maps"]
