@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -49,7 +48,7 @@ def main() -> None:
                 print(f"{name} failed: {failure!r}", file=sys.stderr)
                 failed.append(name)
     finally:
-        shutil.rmtree(setting.scratch(), ignore_errors=True)
+        setting.tidy()
     if words.json:
         words.json.write_text(json.dumps(report.as_json(scenarios, on, rounds), indent=2) + "\n")
     if words.markdown:

@@ -61,11 +61,23 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | own
 
 
+def command_for(module: str, *words: object) -> list[str]:
+    """What runs a module of this package as a program."""
+    return [sys.executable, "-m", f"scripts.benchmarks.{module}", *map(str, words)]
+
+
 def fresh(module: str, *words: object) -> Row:
     """The figures that a module of this package, run as a program in a process of its own, prints as its last line."""
-    command = [sys.executable, "-m", f"scripts.benchmarks.{module}", *map(str, words)]
+    command = command_for(module, *words)
     done = subprocess.run(
-        command, cwd=scratch(), env=environment(), capture_output=True, text=True, timeout=MAY_TAKE_S, check=False
+        command,
+        cwd=scratch(),
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=MAY_TAKE_S,
+        check=False,
     )
     if done.returncode:
         raise SystemExit(f"{' '.join(command[2:])} failed:\n{done.stderr.strip()}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import resource
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +35,8 @@ class Meter:
         self._anonymous_kib = 0
 
     def watch(self, ended_within: Callable[[float], bool]) -> None:
-        """Until the loop has ended: `ended_within` waits that many seconds for it."""
+        """Until the loop has ended: `ended_within` waits that many seconds for it. Whoever asks meanwhile is told."""
+        answer(lambda: {**self._look()._asdict(), "peak_mib": peak_mib(), "own_mib": self._anonymous_kib / 1024})
         while not ended_within(self._every_s):
             sample = self._look()
             self._anonymous_kib = max(self._anonymous_kib, _status_kib("RssAnon"))
@@ -78,7 +81,18 @@ def resident_mib() -> float:
 
 def tell(figures: dict[str, object] | dict[str, float]) -> None:
     """Hand the figures to the process that asked for them."""
-    print(json.dumps(figures), flush=True)
+    sys.stdout.write(json.dumps(figures) + "\n")  # In one piece: an answer may be under way.
+    sys.stdout.flush()
+
+
+def answer(look: Callable[[], dict[str, object]]) -> None:
+    """From now on tell how it stands for each line on stdin, in a thread of its own."""
+
+    def listen() -> None:
+        for _ in sys.stdin:
+            tell(look())
+
+    threading.Thread(target=listen, name="answers", daemon=True).start()
 
 
 def _status_kib(name: str) -> int:

@@ -2,7 +2,8 @@
 
     python -m scripts.benchmarks.scale PIPELINES MODEL SECONDS      one measurement
 
-The pictures are drawn, so that no video decoder's memory is counted.
+The four compute by turns of a second, which has room for a turn at the device of each of eight pipelines. The pictures
+are drawn, so that no video decoder's memory is counted.
 """
 
 from __future__ import annotations
@@ -12,10 +13,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
+from typing import TYPE_CHECKING
 
 from scripts.benchmarks import setting
-from scripts.benchmarks.contest import Line, Row, cases, fresh, of, take_turns
-from scripts.benchmarks.meter import peak_mib, tell
+from scripts.benchmarks.contest import MAY_TAKE_S, Line, Row, cases, command_for, fresh, of
+from scripts.benchmarks.meter import answer, peak_mib, tell
+from scripts.benchmarks.slices import Span, alternate
+
+if TYPE_CHECKING:
+    from edgeinfer.pipeline import Pipeline
 
 TITLE = "Pipelines in one process"
 COUNTS = (1, 2, 4, 8)
@@ -23,7 +29,8 @@ TOTAL_MIN, SHARE_MIN, EACH_MAX_MIB = 0.95, 0.8, 15.0
 WIDTH, HEIGHT = 640, 480
 # In the source's hands, two in the queue, in the model's.
 FRAMES_HELD = 4
-SECONDS, QUICK_SECONDS, WARM_UP_S = 6.0, 2.0, 1.0
+SLICE_S, QUICK_S, WARM_UP_S = 1.0, 2.0, 1.0
+WARM_UP_FRAMES = 100
 _MODELS = {
     "SSD MobileNet v1": "ssd_mobilenet_v1_coco.tflite",
     "MobileNet v1 0.25 128": "mobilenet_v1_0.25_128_quant.tflite",
@@ -32,15 +39,25 @@ _MODELS = {
 
 def measure(rounds: int) -> list[Row]:
     rows: list[Row] = []
-    seconds = QUICK_SECONDS if setting.SETTING.quick else SECONDS
     for title, name in _MODELS.items():
         model = setting.model(name)
-        fresh("scale", 1, model, QUICK_SECONDS)  # The first start proves the model.
-        contenders = {
-            str(count): lambda count=count, model=model: fresh("scale", count, model, seconds) for count in COUNTS
-        }
-        rows += take_turns(rounds, title, contenders)
+        fresh("scale", 1, model, QUICK_S)  # The first start proves the model.
+        commands = {str(count): command_for("scale", count, model, MAY_TAKE_S) for count in COUNTS}
+        rows += alternate(rounds, title, commands, _figures, slice_s=SLICE_S, warm_up=WARM_UP_FRAMES)
     return rows
+
+
+def _figures(spans: Sequence[Span]) -> Row:
+    """As of `run`."""
+    each = [
+        sum(span.last["each"][number] - span.first["each"][number] for span in spans)
+        for number in range(len(spans[0].first["each"]))
+    ]
+    return {
+        "fps": sum(each) / sum(span.of("at_s") for span in spans),
+        "least_share": min(each) / mean(each),
+        "peak_mib": spans[-1].last["peak_mib"],
+    }
 
 
 def judge(rows: Sequence[Row]) -> list[Line]:
@@ -77,6 +94,7 @@ def run(count: int, model: Path, seconds: float) -> dict[str, float]:
     ]
     for pipeline in pipelines:
         pipeline.start()
+    answer(lambda: _look(pipelines))
     time.sleep(WARM_UP_S)
     before = [pipeline.tally["inferred"] for pipeline in pipelines]
     begun_s = time.monotonic()
@@ -89,6 +107,11 @@ def run(count: int, model: Path, seconds: float) -> dict[str, float]:
     for pipeline in pipelines:
         pipeline.wait()
     return {"fps": sum(done) / took_s, "least_share": min(done) / mean(done), "peak_mib": peak}
+
+
+def _look(pipelines: Sequence[Pipeline]) -> dict[str, object]:
+    each = [pipeline.tally["inferred"] for pipeline in pipelines]
+    return {"at_s": time.monotonic(), "frames": sum(each), "each": each, "peak_mib": peak_mib()}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +13,7 @@ TEST_DATA = ROOT.parent / "shared" / "testdata"
 MODELS = TEST_DATA / "models"
 VIDEOS = {"432p": "one-by-one-person-detection.mp4", "1080p": "traffic_hd_short.mp4"}
 
-HD_FRAMES = 400
+HD_FRAMES = 800
 HD_CODEC = "mp4v"
 
 
@@ -53,6 +54,13 @@ def threads(model: Path) -> int:
     from edgeinfer.delegates import threads_for
 
     return threads_for(read_model_file(model), recognise_board()) or 0
+
+
+def tidy() -> None:
+    """Remove the folder, and all that lies in it."""
+    shutil.rmtree(scratch(), ignore_errors=True)
+    scratch.cache_clear()
+    video.cache_clear()
 
 
 def describe_videos() -> str:

@@ -2,6 +2,7 @@
 
     python -m scripts.benchmarks.throughput bare|lean-bare|ours CASE MODEL VIDEO FRAMES THREADS      one contender, once
 
+The contenders compute by turns of half a second; but for the smallest model, which is through the video in one.
 Results are on, drawing is off, JSON lines go to a file. Either computes with THREADS, 0 leaving them to the runtime.
 The bare loop decodes as OpenCV does by itself, with several threads of FFmpeg; the lean one with one, as ours begins.
 """
@@ -18,8 +19,9 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from scripts.benchmarks import setting
-from scripts.benchmarks.contest import BARE, OURS, Line, Row, cases, fresh, ratio, take_turns
+from scripts.benchmarks.contest import BARE, OURS, Line, Row, cases, command_for, fresh, ratio, take_turns
 from scripts.benchmarks.meter import LOOK_EVERY_S, Meter, tell
+from scripts.benchmarks.slices import Span, alternate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +30,7 @@ TITLE = "Throughput on a file"
 LEAN_BARE = "lean-bare"
 WARM_UP_FRAMES = 50
 QUICK_FRAMES = 150
+VIDEO_FRAMES = {"432p": 1390, "1080p": setting.HD_FRAMES}
 THROUGHPUT_MIN, CPU_MAX, MEMORY_MAX = 0.97, 1.05, 1.3
 # One in the decoder's hands, one waiting, one in the model's: a queue of at most two.
 BUFFERS = 3
@@ -35,40 +38,57 @@ BUFFERS = 3
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A model on a video. frames: so many that a round takes some seconds. size: of the model's square input."""
+    """A model on a video. size: of the model's square input. slice_s: None for one who takes the video at a time."""
 
     title: str
     model: str
     video: str
-    frames: int
     size: int
     fit: str
+    slice_s: float | None = 0.5
 
 
 _SSD, _YOLOX = "ssd_mobilenet_v1_coco.tflite", "yolox_nano.onnx"
 _V2, _V1 = "mobilenet_v2_1.0_224_quant.tflite", "mobilenet_v1_0.25_128_quant.tflite"
 
 CASES = {
-    "ssd-432p": Case("SSD MobileNet v1, 768x432", _SSD, "432p", 400, 300, "stretch"),
-    "ssd-1080p": Case("SSD MobileNet v1, 1080p", _SSD, "1080p", 400, 300, "stretch"),
-    "yolox": Case("YOLOX nano (ONNX), 768x432", _YOLOX, "432p", 300, 416, "letterbox"),
-    "mobilenet-v2": Case("MobileNet v2, 768x432", _V2, "432p", 700, 224, "crop"),
-    "mobilenet-v1": Case("MobileNet v1 0.25 128, 768x432", _V1, "432p", 1390, 128, "crop"),
+    "ssd-432p": Case("SSD MobileNet v1, 768x432", _SSD, "432p", 300, "stretch"),
+    "ssd-1080p": Case("SSD MobileNet v1, 1080p", _SSD, "1080p", 300, "stretch"),
+    "yolox": Case("YOLOX nano (ONNX), 768x432", _YOLOX, "432p", 416, "letterbox"),
+    "mobilenet-v2": Case("MobileNet v2, 768x432", _V2, "432p", 224, "crop"),
+    "mobilenet-v1": Case("MobileNet v1 0.25 128, 768x432", _V1, "432p", 128, "crop", slice_s=None),
 }
 
 
 def measure(rounds: int) -> list[Row]:
     rows: list[Row] = []
     for key, case in CASES.items():
-        frames = QUICK_FRAMES if setting.SETTING.quick else case.frames
-        model = setting.model(case.model)
-        words = (key, model, setting.video(case.video), frames, setting.threads(model))
-        fresh("throughput", OURS, *words[:3], case.frames // 4, 0)  # The first start proves the model, and is slower.
-        contenders = {
-            who: lambda who=who, words=words: fresh("throughput", who, *words) for who in (BARE, LEAN_BARE, OURS)
-        }
-        rows += take_turns(rounds, case.title, contenders)
+        model, video = setting.model(case.model), setting.video(case.video)
+        fresh(
+            "throughput", OURS, key, model, video, QUICK_FRAMES, 0
+        )  # The first start proves the model, and is slower.
+        frames = QUICK_FRAMES if setting.SETTING.quick and case.slice_s is None else VIDEO_FRAMES[case.video]
+        words = {who: (who, key, model, video, frames, setting.threads(model)) for who in _CONTENDERS}
+        if case.slice_s is None:
+            runs = {who: partial(fresh, "throughput", *own) for who, own in words.items()}
+            rows += take_turns(rounds, case.title, runs)
+        else:
+            commands = {who: command_for("throughput", *own) for who, own in words.items()}
+            rows += alternate(rounds, case.title, commands, _figures, slice_s=case.slice_s, warm_up=warm_up(frames))
     return rows
+
+
+def _figures(spans: Sequence[Span]) -> Row:
+    """As of Meter.figures."""
+    frames = sum(span.of("frames") for span in spans)
+    return {
+        "fps": frames / sum(span.of("at_s") for span in spans),
+        "cpu_ms": sum(span.of("cpu_s") for span in spans) * 1e3 / frames,
+        "faults": sum(span.of("faults") for span in spans) / frames,
+        "peak_mib": spans[-1].last["peak_mib"],
+        "own_mib": spans[-1].last["own_mib"],
+        "frames": frames,
+    }
 
 
 def judge(rows: Sequence[Row]) -> list[Line]:

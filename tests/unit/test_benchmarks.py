@@ -10,7 +10,7 @@ from inspect import signature
 import pytest
 
 from scripts.benchmarks import __main__ as program
-from scripts.benchmarks import report
+from scripts.benchmarks import report, slices
 from scripts.benchmarks.__main__ import SCENARIOS
 from scripts.benchmarks.contest import BARE, OURS, Line, cases, of, ratio, take_turns
 
@@ -110,3 +110,69 @@ def test_a_scenario_that_fails_leaves_the_others_their_figures(monkeypatch, caps
     assert ended.value.code == 1
     assert "live failed" in capsys.readouterr().err
     assert list(json.loads((tmp_path / "bench.json").read_text())["scenarios"]) == ["throughput", "start"]
+
+
+# Ten frames for each time that it is looked at, until `last`. It tells the states of the processes that came before it.
+COUNTING = """
+import json, os, sys
+from pathlib import Path
+last, pids = int(sys.argv[1]), Path(sys.argv[2])
+others = [Path("/proc", path.name, "stat") for path in pids.iterdir()]
+(pids / str(os.getpid())).touch()
+frames = 0
+for _ in sys.stdin:
+    frames += 10
+    if frames > last:
+        print(json.dumps({"fps": 1.0}), flush=True)
+        break
+    states = [stat.read_text().rpartition(") ")[2][0] for stat in others if stat.exists()]
+    print(json.dumps({"at_s": frames / 100, "frames": frames, "states": states, "folder": os.getcwd()}), flush=True)
+"""
+
+
+@pytest.fixture
+def counting(tmp_path):
+    """last -> the command of a contender that has so many frames."""
+    return lambda last=10_000: [sys.executable, "-c", COUNTING, str(last), str(tmp_path)]
+
+
+def as_told(spans):
+    return {
+        "frames": [span.of("frames") for span in spans],
+        "folder": spans[-1].last["folder"],
+        "states": {state for span in spans for state in span.last["states"]},
+    }
+
+
+def test_contenders_compute_by_turns_within_a_round(counting):
+    contenders = {BARE: counting(), OURS: counting()}
+    taken = list(slices.alternate(2, "a", contenders, as_told, slice_s=0.02, warm_up=30))
+    assert [(row["case"], row["round"], row["who"]) for row in taken] == [
+        ("a", number, who) for number in range(2) for who in (BARE, OURS)
+    ]
+    assert all(row["frames"] == [10.0] * slices.SLICES for row in taken)
+    assert len({row["folder"] for row in taken}) == 4, "one of them would write over another's results"
+    assert [row["states"] for row in taken if row["who"] == OURS] == [{"T"}] * 2, "while one computes the other stops"
+
+
+def test_a_round_is_over_where_one_contender_has_no_more_to_do(counting):
+    contenders = {BARE: counting(), OURS: counting(last=100)}
+    bare, ours = slices.alternate(1, "a", contenders, as_told, slice_s=0.0, warm_up=30)
+    # Three looks until it is warm, and two for each of three slices: what is whole for both counts.
+    assert bare["frames"] == ours["frames"] == [10.0] * 3
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [(20, "ended before it was warm"), (40, "a: ours had no more to do before its first slice was over")],
+)
+def test_a_contender_with_too_little_to_do_is_said(counting, last, said):
+    contenders = {BARE: counting(), OURS: counting(last=last)}
+    with pytest.raises(SystemExit, match=said):
+        list(slices.alternate(1, "a", contenders, as_told, slice_s=0.0, warm_up=30))
+
+
+def test_why_a_contender_did_not_begin_is_said(counting):
+    contenders = {OURS: [sys.executable, "-c", "raise SystemExit('no such model')"]}
+    with pytest.raises(SystemExit, match="ended before it was warm:\nno such model"):
+        list(slices.alternate(1, "a", contenders, as_told, slice_s=0.0, warm_up=30))
