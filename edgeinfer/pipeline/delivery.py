@@ -30,6 +30,9 @@ _WRITES_REMEMBERED = 8
 _EVENTS_LEFT_MAX = 1000
 # Of a file: how long results may gather before the sink's thread looks again.
 _NAP_S = 0.1
+# So many are written at once. Python's lock is held until they are written out: with a hundred, for so long that the
+# thread that reads falls behind, and a device is handed on that had the next frame coming.
+_TOGETHER_MAX = 16
 
 
 class Pending(Protocol):
@@ -208,7 +211,7 @@ class Delivery:
         self._close()
 
     def _next(self) -> Sequence[_Waiting]:
-        """What is to be written now; nothing at the end. All that waits, where the sink takes several at once."""
+        """What is to be written now; nothing at the end. Several, where the sink takes them at once."""
         self._in_hand = 0
         if self._write_many is not None:
             self._nap()
@@ -234,8 +237,7 @@ class Delivery:
         if self._write_many is None:
             items: Sequence[_Waiting] = (self._waiting.popleft(),)
         else:
-            items = tuple(self._waiting)
-            self._waiting.clear()
+            items = [self._waiting.popleft() for _ in range(min(len(self._waiting), _TOGETHER_MAX))]
         self._in_hand = len(items)
         if self._lossless:
             self._has_room.notify_all()

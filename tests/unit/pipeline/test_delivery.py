@@ -374,6 +374,19 @@ def test_results_of_a_file_come_together_and_those_of_a_camera_one_by_one(lossle
     assert tally["written.sink.ledger:"] == 5
 
 
+def test_of_many_results_of_a_file_so_many_come_together():
+    """Python's lock is let go in between, for the threads that read and infer."""
+    delivery = Delivery(Ledger(), Tally(), lossless=True, on_gone=lambda: None, clock=STANDING)
+    for number in range(40):
+        delivery.put(Ready(number), FRAME)
+    delivery.finish()
+    delivery.start()
+    assert delivery.join(10)
+    first, second, last = delivery.sink.written
+    assert (len(first), len(second)) == (16, 16)
+    assert [*first, *second, *last] == list(range(40))
+
+
 def test_a_sink_that_takes_results_one_by_one_of_a_file_gets_each_at_once():
     """The page, for one: its pictures would come in bursts."""
     sink = MemorySink()
