@@ -8,10 +8,10 @@ for its own slices of time, and what it did in all of them is its figure of the 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from scripts.benchmarks import setting
-from scripts.benchmarks.contest import Row, environment
+from scripts.benchmarks.contest import MAY_TAKE_S, Row, environment
 from scripts.benchmarks.setting import scratch
 
 SLICES, QUICK_SLICES = 8, 2
@@ -95,7 +95,9 @@ class _Contender:
             stderr=self._errors,
             text=True,
         )
-        os.kill(self._process.pid, signal.SIGSTOP)
+        self._process.send_signal(signal.SIGSTOP)
+        self._deadline = threading.Timer(MAY_TAKE_S, self._process.kill)
+        self._deadline.start()  # One that hangs would be waited for without end.
 
     def __enter__(self) -> _Contender:
         return self
@@ -103,6 +105,7 @@ class _Contender:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._deadline.cancel()
         self._process.kill()
         self._process.communicate()
         self._errors.close()

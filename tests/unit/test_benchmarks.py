@@ -176,3 +176,10 @@ def test_why_a_contender_did_not_begin_is_said(counting):
     contenders = {OURS: [sys.executable, "-c", "raise SystemExit('no such model')"]}
     with pytest.raises(SystemExit, match="ended before it was warm:\nno such model"):
         list(slices.alternate(1, "a", contenders, as_told, slice_s=0.0, warm_up=30))
+
+
+def test_a_contender_that_hangs_is_not_waited_for_without_end(monkeypatch):
+    monkeypatch.setattr(slices, "MAY_TAKE_S", 0.2)
+    contenders = {OURS: [sys.executable, "-c", "import time; time.sleep(600)"]}
+    with pytest.raises(SystemExit, match="ended before it was warm"):
+        list(slices.alternate(1, "a", contenders, as_told, slice_s=0.0, warm_up=30))
